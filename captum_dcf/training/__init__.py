@@ -1,0 +1,1 @@
+r"""Fitting generators and classifiers; needs the extra ``train`` (Lightning)."""

@@ -1,0 +1,108 @@
+r"""Training one recipe: Lightning's trainer, a checkpoint to go on from, weights and card at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from captum_dcf.training.objectives import Objective
+from captum_dcf.training.recipes import RECIPES, Recipe
+from captum_dcf.zoo.store import Card, build, save
+
+__all__ = ["train"]
+
+
+def train(
+    name: str,
+    root: str | Path,
+    out: str | Path,
+    epochs: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> Card:
+    r"""Trains a model of the zoo and writes ``NAME.safetensors`` and ``NAME.json`` into ``out``.
+
+    A checkpoint is written to ``out/NAME.ckpt`` after each epoch. Where one is found, training goes on from it.
+
+    Args:
+        name: A recipe, one of ``RECIPES``.
+        root: Folder of the data set; for MNIST a torchvision root.
+        out: Folder to write to.
+        epochs: Passes over the training set; the recipe's by default.
+        seed: For the first weights, the order of the images and the noise.
+        limit: Use only so many images of each set, for a trial.
+
+    Returns:
+        The card that was written.
+
+    Raises:
+        ValueError: Unknown recipe.
+        FileNotFoundError: The data set is not in ``root``.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; known are {sorted(RECIPES)}")
+    recipe = RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
+    train_set = _dataset(recipe.load_data(root, train=True), limit)
+    test_set = _dataset(recipe.load_data(root, train=False), limit)
+    out = Path(out)
+    lightning.seed_everything(seed, verbose=False)
+    card = Card(name, recipe.architecture, recipe.arguments, recipe.credit)
+    objective = recipe.objective(build(card), recipe.learning_rate, recipe.weight_decay)
+    trainer = _trainer(recipe, name, out)
+    started = time.monotonic()
+    trainer.fit(
+        objective,
+        DataLoader(train_set, batch_size=recipe.batch_size, shuffle=True, drop_last=True),
+        DataLoader(test_set, batch_size=500),
+        ckpt_path=_checkpoint(out, name),
+    )
+    minutes = (time.monotonic() - started) / 60
+    lightning.seed_everything(seed, verbose=False)
+    [figures] = trainer.validate(objective, DataLoader(test_set, batch_size=500), verbose=False)
+    return save(objective.model, _finished(card, recipe, objective, figures, seed, minutes, len(test_set)), out)
+
+
+def _dataset(data: tuple[Tensor, Tensor], limit: int | None) -> TensorDataset:
+    images, labels = data
+    return TensorDataset(images[:limit], labels[:limit])
+
+
+def _trainer(recipe: Recipe, name: str, out: Path) -> lightning.Trainer:
+    keep_last = ModelCheckpoint(dirpath=out, filename=name, save_top_k=1, enable_version_counter=False)
+    return lightning.Trainer(
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip,
+        callbacks=[keep_last, TQDMProgressBar(refresh_rate=10)],
+        logger=False,
+        devices=1,
+        enable_model_summary=False,
+    )
+
+
+def _checkpoint(out: Path, name: str) -> Path | None:
+    path = out / f"{name}.ckpt"
+    return path if path.is_file() else None
+
+
+def _finished(
+    card: Card, recipe: Recipe, objective: Objective, figures: dict[str, float], seed: int, minutes: float, images: int
+) -> Card:
+    training = {
+        "command": f"captum-dcf train {card.name} --seed {seed} --epochs {recipe.epochs}",
+        "seed": seed,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "minutes_of_last_run": round(minutes, 1),
+        "torch": torch.__version__,
+        "device": str(objective.device),
+    }
+    measured = f"{objective.figure} on {images:,} test images after the last epoch, none of them used in training"
+    return replace(card, training=training, figures={key: round(value, 4) for key, value in figures.items()}, measured=measured)
