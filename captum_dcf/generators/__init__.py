@@ -1,0 +1,20 @@
+r"""Generators: coordinates of the data, exact (a flow) or approximate."""
+
+from typing import TYPE_CHECKING, Any
+
+from .base import Generator
+from .identity import IdentityGenerator
+
+if TYPE_CHECKING:
+    from .flow import NormalizingFlowGenerator
+
+__all__ = ["Generator", "IdentityGenerator", "NormalizingFlowGenerator"]
+
+
+def __getattr__(name: str) -> Any:
+    # normflows is loaded when its adapter is first asked for.
+    if name == "NormalizingFlowGenerator":
+        from .flow import NormalizingFlowGenerator
+
+        return NormalizingFlowGenerator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@ r"""Generator: what the search needs of a generative model."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ class Generator(nn.Module, ABC):
     Attributes:
         exact: Whether ``decode(encode(x))`` is x up to rounding for every x (a flow), or only near it (an autoencoder).
         free: The slice of the D coordinates that a search may move; all of them by default.
+        data_range: Least and greatest pixel value, or None where pixels have no bounds. A search clamps what it decodes
+            to this range before it asks the classifier.
 
     Examples:
         >>> class Halved(Generator):
@@ -33,6 +37,7 @@ class Generator(nn.Module, ABC):
 
     exact: bool = False
     free: slice = slice(None)
+    data_range: tuple[float, float] | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -65,3 +70,11 @@ class Generator(nn.Module, ABC):
         """
         free_dimensions = latents[:, self.free].shape[1]
         return torch.tensor(free_dimensions, dtype=latents.dtype, device=latents.device).sqrt()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        r"""A block in which parameters do not change, so that ``decode`` may keep what depends on them alone.
+
+        A search holds it from its first step to its last. Here it does nothing.
+        """
+        yield

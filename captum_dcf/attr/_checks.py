@@ -1,0 +1,71 @@
+r"""What is refused before a search begins, and what is put back after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["check_inputs", "check_modules", "frozen_parameters", "modules_of", "single_tensor"]
+
+
+def single_tensor(inputs: Any) -> tuple[Tensor, bool]:
+    r"""The input tensor, and whether it came in a tuple of one.
+
+    Raises:
+        TypeError: Something else than a tensor or a tuple of one tensor.
+    """
+    is_tuple = isinstance(inputs, tuple)
+    tensor = inputs[0] if is_tuple and len(inputs) == 1 else inputs
+    if not isinstance(tensor, Tensor):
+        received = f"a tuple of {len(inputs)}" if is_tuple else type(inputs).__name__
+        raise TypeError(f"inputs must be one tensor or a tuple of one tensor, received {received}")
+    return tensor, is_tuple
+
+
+def check_inputs(inputs: Tensor) -> None:
+    r"""Refuses what cannot be searched from: integers, no example, NaN or infinite pixels."""
+    if not inputs.is_floating_point():
+        raise TypeError(f"inputs must be floating point, received {inputs.dtype}")
+    if inputs.ndim < 2:
+        raise ValueError(f"inputs must have a batch dimension, as in (N, C, H, W), received {tuple(inputs.shape)}")
+    if inputs.numel() == 0:
+        raise ValueError(f"inputs must hold at least one example, received {tuple(inputs.shape)}")
+    finite = inputs.isfinite().flatten(1).all(1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise ValueError(f"inputs must be finite: example {first} of {len(inputs)} has NaN or infinite pixels")
+
+
+def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
+    r"""The module a forward function is, or is a method of; none for other functions."""
+    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    return [owner] if isinstance(owner, nn.Module) else []
+
+
+def check_modules(modules: list[nn.Module]) -> None:
+    r"""Refuses modules whose output for one example depends on the others in the batch, or on chance."""
+    for module in modules:
+        for name, part in module.named_modules():
+            place = f"{type(module).__name__}.{name}" if name else type(module).__name__
+            # Every batch norm of torch, lazy and synchronised ones too, derives from this class.
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or part.running_mean is None):
+                raise ValueError(f"{place} ({type(part).__name__}) uses batch statistics: call .eval() on the model first")
+            if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+                raise ValueError(f"{place} ({type(part).__name__}) is in training mode: call .eval() on the model first")
+
+
+@contextmanager
+def frozen_parameters(modules: list[nn.Module]) -> Iterator[None]:
+    r"""A block in which no parameter requires gradients: they are a third of the backward cost and never needed."""
+    trainable = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

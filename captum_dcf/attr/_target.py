@@ -1,0 +1,80 @@
+r"""From every form of ``target`` that Captum accepts to one class index per example."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["parse_target", "select_classes", "select_outputs"]
+
+ACCEPTED = (
+    "an int, a tensor of one integer, a list or 1-D tensor of one integer per example, "
+    "or, for outputs with more dimensions, a tuple of ints or a list of one tuple per example"
+)
+
+
+def parse_target(target: Any, examples: int, device: torch.device) -> Tensor:
+    r"""Indices into the dimensions of an output behind the batch, int64 (N, K); the first of them is the class.
+
+    Raises:
+        TypeError: A bool, a float or something that is no index.
+        ValueError: The number of targets is not the number of examples.
+    """
+    if isinstance(target, Tensor):
+        indices = _from_tensor(target, device)
+    elif isinstance(target, list):
+        rows = [_as_tuple(entry) for entry in target]
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError(f"all tuples of target must have one length, received {target}")
+        indices = torch.tensor(rows, device=device).view(len(rows), -1)
+    else:
+        indices = torch.tensor([_as_tuple(target)], device=device).expand(examples, -1)
+    if len(indices) != examples:
+        raise ValueError(f"target has {len(indices)} entries for {examples} examples; accepted are {ACCEPTED}")
+    return indices
+
+
+def select_classes(output: Tensor, indices: Tensor) -> Tensor:
+    r"""The scores of all classes at the place each target names: (N, C, ...) and (N, K) to (N, C)."""
+    _check_dimensions(output, indices)
+    rows = torch.arange(len(output), device=output.device)
+    return output[(rows, slice(None), *indices[:, 1:].unbind(1))] if indices.shape[1] > 1 else output
+
+
+def select_outputs(output: Tensor, indices: Tensor) -> Tensor:
+    r"""The value each target names, as Captum selects it: (N, ...) and (N, K) to (N,)."""
+    _check_dimensions(output, indices)
+    rows = torch.arange(len(output), device=output.device)
+    try:
+        return output[(rows, *indices.unbind(1))]
+    except IndexError as error:
+        raise ValueError(f"target is out of range for an output of shape {tuple(output.shape)}: {error}") from error
+
+
+def _from_tensor(target: Tensor, device: torch.device) -> Tensor:
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"target must hold integers, received a tensor of {target.dtype}; accepted are {ACCEPTED}")
+    if target.ndim > 1:
+        raise ValueError(f"target must have at most one dimension, received {tuple(target.shape)}; accepted are {ACCEPTED}")
+    return target.to(device=device, dtype=torch.int64).reshape(-1, 1)
+
+
+def _as_tuple(entry: Any) -> tuple[int, ...]:
+    parts = entry if isinstance(entry, tuple) else (entry,)
+    try:
+        if not parts or any(isinstance(part, bool) for part in parts):
+            raise TypeError
+        return tuple(operator.index(part) for part in parts)
+    except TypeError:
+        raise TypeError(f"target cannot be {entry!r} ({type(entry).__name__}); accepted are {ACCEPTED}") from None
+
+
+def _check_dimensions(output: Tensor, indices: Tensor) -> None:
+    if output.ndim != indices.shape[1] + 1 and not (output.ndim == 1 and indices.shape[1] == 1):
+        raise ValueError(
+            f"an output of shape {tuple(output.shape)} needs targets of {output.ndim - 1} indices each, "
+            f"received {indices.shape[1]}; accepted are {ACCEPTED}"
+        )

@@ -1,0 +1,123 @@
+r"""Normalizing flows of normflows as generators: exact coordinates, with a density."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import normflows as nf
+import torch
+from torch import Tensor
+
+from captum_dcf.generators.base import Generator
+from captum_dcf.generators.frozen import Layer, frozen_layers, run_layers
+
+__all__ = ["NormalizingFlowGenerator"]
+
+
+class NormalizingFlowGenerator(Generator):
+    r"""A normflows ``NormalizingFlow`` or ``MultiscaleFlow`` as the generator of a search.
+
+    Latents of a multi-scale flow, a list of tensors (coarsest first), are packed into one (N, D). They are the flow's
+    own: not standardised by a learned base distribution. Models with a transform (logit, dequantisation) work as they
+    are as long as it draws no noise.
+
+    Args:
+        flow: The flow, in evaluation mode.
+        data_range: Least and greatest pixel value of the images it was trained on, None for data without bounds.
+        latent_shapes: Shape of each latent tensor without the batch; read off the base distributions by default.
+
+    Raises:
+        TypeError: ``flow`` is neither of the two.
+        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        flow: nf.NormalizingFlow | nf.MultiscaleFlow,
+        data_range: tuple[float, float] | None = (0.0, 1.0),
+        latent_shapes: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(flow, (nf.NormalizingFlow, nf.MultiscaleFlow)):
+            raise TypeError(f"flow must be a normflows NormalizingFlow or MultiscaleFlow, received {type(flow).__name__}")
+        self.flow = flow
+        self.data_range = data_range
+        self.latent_shapes = _shapes_of_bases(self._bases()) if latent_shapes is None else [*map(tuple, latent_shapes)]
+        self._frozen_levels: list[list[Layer]] | None = None
+
+    def encode(self, x: Tensor) -> Tensor:
+        r"""Images (N, C, H, W) to latents (N, D)."""
+        if isinstance(self.flow, nf.MultiscaleFlow):
+            latents, _ = self.flow.inverse_and_log_det(x)
+            return torch.cat([z.flatten(1) for z in latents], dim=1)
+        return self.flow.inverse(x).flatten(1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        r"""Latents (N, D) to images (N, C, H, W)."""
+        latents = self._unpack(z)
+        if self._frozen_levels is not None:
+            return self._decode_frozen(latents)
+        if isinstance(self.flow, nf.MultiscaleFlow):
+            return self.flow.forward_and_log_det(latents)[0]
+        return self.flow.forward(latents[0])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        r"""Log-density of images in nats, (N,); of the images as they are, without dequantisation noise.
+
+        Raises:
+            TypeError: The flow is class-conditional: it has a density only together with a class.
+        """
+        if not isinstance(self.flow, nf.MultiscaleFlow):
+            return self.flow.log_prob(x)
+        if self.flow.class_cond:
+            raise TypeError("a class-conditional flow has no density of an image alone")
+        return self.flow.log_prob(x, None)
+
+    def typical_length(self, latents: Tensor) -> Tensor:
+        r"""√(sum of the variances of the base distribution): √D for a standard normal."""
+        scales = [getattr(base, "log_scale", None) for base in self._bases()]
+        sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
+        if any(scale is None or scale.numel() != size for scale, size in zip(scales, sizes)):
+            return super().typical_length(latents)
+        variances = torch.cat([(2 * scale.detach()).exp().flatten() for scale in scales])
+        return variances[self.free].sum().sqrt().to(latents)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        r"""Within it, the weights of 1×1 convolutions are assembled and inverted once, not at every call."""
+        outer = self._frozen_levels
+        levels = self.flow.flows if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.flows]
+        self._frozen_levels = [frozen_layers(level) for level in levels]
+        try:
+            yield
+        finally:
+            self._frozen_levels = outer
+
+    def _decode_frozen(self, latents: list[Tensor]) -> Tensor:
+        assert self._frozen_levels is not None
+        z = latents[0]
+        for level, layers in enumerate(self._frozen_levels):
+            if level > 0:
+                z, _ = self.flow.merges[level - 1]([z, latents[level]])
+            z = run_layers(layers, z)
+        transform = getattr(self.flow, "transform", None)
+        return z if transform is None else transform(z)[0]
+
+    def _unpack(self, z: Tensor) -> list[Tensor]:
+        sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
+        if z.ndim != 2 or z.shape[1] != sum(sizes):
+            raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
+        return [part.reshape(len(z), *shape) for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
+
+    def _bases(self) -> list[torch.nn.Module]:
+        return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]
+
+
+def _shapes_of_bases(bases: list[torch.nn.Module]) -> list[tuple[int, ...]]:
+    for base in bases:
+        if not hasattr(base, "shape"):
+            raise ValueError(f"the base distribution {type(base).__name__} has no shape: pass latent_shapes")
+    return [tuple(base.shape) for base in bases]

@@ -1,0 +1,39 @@
+r"""The identity as a generator: a search in pixels, which is the adversarial baseline of the paper."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_dcf.generators.base import Generator
+
+__all__ = ["IdentityGenerator"]
+
+
+class IdentityGenerator(Generator):
+    r"""Latents are the pixels themselves, so a search finds adversarial examples instead of counterfactuals.
+
+    Args:
+        image_shape: Shape of one image, (C, H, W).
+        data_range: Least and greatest pixel value, None for no bounds.
+    """
+
+    exact = True
+
+    def __init__(self, image_shape: tuple[int, ...], data_range: tuple[float, float] | None = (0.0, 1.0)) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.data_range = data_range
+
+    def encode(self, x: Tensor) -> Tensor:
+        r"""Images (N, C, H, W) to rows of pixels (N, C·H·W)."""
+        return x.flatten(1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        r"""Rows of pixels (N, C·H·W) to images (N, C, H, W)."""
+        return z.view(len(z), *self.image_shape)
+
+    def typical_length(self, latents: Tensor) -> Tensor:
+        r"""A fiftieth of the length of an image at half its range: in pixels a step this small is already adversarial."""
+        low, high = self.data_range or (0.0, 1.0)
+        return super().typical_length(latents) * torch.as_tensor((high - low) / 100).to(latents)

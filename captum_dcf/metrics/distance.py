@@ -1,0 +1,146 @@
+r"""How far a counterfactual is from its input: in pixels, in latents, in structure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_dcf.generators.base import Generator
+from captum_dcf.metrics._arguments import check_same_shape, missing_extra
+
+__all__ = ["l1", "l2_input", "l2_latent", "sparsity", "ssim"]
+
+_SSIM_WINDOW = 11
+
+
+def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Sum of absolute changes, :math:`\| x' - x \|_1`.
+
+    Range [0, ∞), in pixel values; lower is closer.
+
+    Args:
+        inputs: Images x (N, ...).
+        counterfactuals: Images x' of the same shape.
+
+    Returns:
+        Distances (N,).
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Examples:
+        >>> l1(torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2))
+        tensor([4., 4.])
+    """
+    check_same_shape(inputs, counterfactuals)
+    return (counterfactuals - inputs).flatten(1).abs().sum(1)
+
+
+def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Euclidean distance in input space, :math:`\| x' - x \|_2`.
+
+    Range [0, ∞), in pixel values; lower is closer. An adversarial example is closer here than a counterfactual on the
+    data manifold: read it beside :func:`l2_latent`.
+
+    Args:
+        inputs: Images x (N, ...).
+        counterfactuals: Images x' of the same shape.
+
+    Returns:
+        Distances (N,).
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Examples:
+        >>> l2_input(torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2))
+        tensor([2., 2.])
+    """
+    check_same_shape(inputs, counterfactuals)
+    return torch.linalg.vector_norm((counterfactuals - inputs).flatten(1), dim=1)
+
+
+@torch.no_grad()
+def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Euclidean distance of the latents, :math:`\| g^{-1}(x') - g^{-1}(x) \|_2`.
+
+    Range [0, ∞), in units of the latent space; lower is closer. Both images are encoded, so that it also judges
+    counterfactuals which were not found with ``generator`` (Dombrowski et al., 2024, https://arxiv.org/abs/2206.05075).
+
+    Args:
+        generator: Gives the latents.
+        inputs: Images x (N, C, H, W).
+        counterfactuals: Images x' of the same shape.
+
+    Returns:
+        Distances (N,).
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    check_same_shape(inputs, counterfactuals)
+    return torch.linalg.vector_norm(generator.encode(counterfactuals) - generator.encode(inputs), dim=1)
+
+
+def sparsity(inputs: Tensor, counterfactuals: Tensor, tolerance: float = 0.5 / 255) -> Tensor:
+    r"""Share of pixels left alone: no channel of them changes by more than ``tolerance``.
+
+    Range [0, 1]; higher is sparser, 1 where nothing changed.
+
+    Args:
+        inputs: Images x (N, C, ...), or features (N, F), which then are the pixels.
+        counterfactuals: Images x' of the same shape.
+        tolerance: Largest change that does not count, in pixel values. By default half a grey level of 8 bits for
+            images in [0, 1]: a pixel left alone is the same once both images are written to files.
+
+    Returns:
+        Shares (N,).
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Examples:
+        >>> changed = torch.tensor([[[[0.0, 0.5], [0.0, 0.0]]]])
+        >>> sparsity(torch.zeros(1, 1, 2, 2), changed)
+        tensor([0.7500])
+    """
+    check_same_shape(inputs, counterfactuals)
+    change = (counterfactuals - inputs).abs()
+    if change.dim() > 2:
+        change = change.amax(1)
+    return (change <= tolerance).flatten(1).to(inputs.dtype).mean(1)
+
+
+def ssim(inputs: Tensor, counterfactuals: Tensor, data_range: float = 1.0) -> Tensor:
+    r"""Structural similarity with a Gaussian window of 11 × 11 pixels and deviation 1.5, averaged over the image.
+
+    .. math:: \frac{(2 \mu_x \mu_{x'} + c_1)(2 \sigma_{x x'} + c_2)}
+                   {(\mu_x^2 + \mu_{x'}^2 + c_1)(\sigma_x^2 + \sigma_{x'}^2 + c_2)}
+
+    Range [-1, 1], no unit; higher is more similar, 1 for equal images (Wang et al., 2004,
+    https://doi.org/10.1109/TIP.2003.819861). Computed by torchmetrics.
+
+    Args:
+        inputs: Images x (N, C, H, W).
+        counterfactuals: Images x' of the same shape.
+        data_range: Largest pixel value minus the smallest possible one.
+
+    Returns:
+        Similarities (N,).
+
+    Raises:
+        ValueError: The shapes differ, are not (N, C, H, W), or the images are smaller than the window.
+        ImportError: torchmetrics is not installed.
+    """
+    check_same_shape(inputs, counterfactuals)
+    if inputs.dim() != 4 or min(inputs.shape[2:]) < _SSIM_WINDOW:
+        raise ValueError(
+            f"SSIM needs images (N, C, H, W) of at least {_SSIM_WINDOW} × {_SSIM_WINDOW} pixels, "
+            f"received {tuple(inputs.shape)}"
+        )
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ImportError as error:
+        raise missing_extra("torchmetrics", error) from error
+    similarity = structural_similarity_index_measure(counterfactuals, inputs, reduction="none", data_range=data_range)
+    return similarity.reshape(len(inputs))

@@ -1,0 +1,66 @@
+r"""What a density says: is the counterfactual as plausible as real images?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_dcf.generators.base import Generator
+
+__all__ = ["likelihood_percentile", "log_likelihood"]
+
+_IMAGES_AT_ONCE = 256
+
+
+@torch.no_grad()
+def log_likelihood(generator: Generator, images: Tensor) -> Tensor:
+    r"""Log-density of images under a generator, :math:`\log p(x)`.
+
+    Any real number, in nats; higher is more plausible to the generator. Compare it with that of real images of the same
+    kind (:func:`likelihood_percentile`): by itself it says little, and flows give flat images high densities.
+
+    Args:
+        generator: One with a density, such as a flow.
+        images: (N, C, H, W).
+
+    Returns:
+        Log-densities (N,).
+
+    Raises:
+        TypeError: The generator has no density.
+        ValueError: There is no image.
+    """
+    if len(images) == 0:
+        raise ValueError("no images were given: a log-density needs at least one")
+    return torch.cat([generator.log_prob(part) for part in images.split(_IMAGES_AT_ONCE)])
+
+
+def likelihood_percentile(generator: Generator, counterfactuals: Tensor, held_out: Tensor) -> Tensor:
+    r"""Percentage of held-out real images that are at most as plausible as x'.
+
+    .. math:: \frac{100}{M} \sum_{j=1}^{M} [\, \log p(x_j) \le \log p(x') \,]
+
+    Range [0, 100], in per cent. Around 50 is what a real image has; near 0, x' is less plausible than almost all of
+    them, which is how adversarial examples look. 0 where the density of x' is not a number.
+
+    Args:
+        generator: One with a density, such as a flow.
+        counterfactuals: Images x' (N, C, H, W).
+        held_out: Real images (M, C, H, W) that the generator was not trained on, best those of the target class.
+
+    Returns:
+        Percentages (N,).
+
+    Raises:
+        TypeError: The generator has no density.
+        ValueError: There is no image, or the shapes do not fit.
+    """
+    if len(held_out) == 0:
+        raise ValueError("the held-out set is empty: a percentile needs at least one image")
+    if counterfactuals.shape[1:] != held_out.shape[1:]:
+        raise ValueError(
+            "counterfactuals and held-out images must be of one shape, "
+            f"received {tuple(counterfactuals.shape)} and {tuple(held_out.shape)}"
+        )
+    own, real = log_likelihood(generator, counterfactuals), log_likelihood(generator, held_out)
+    return 100 * (real[None] <= own[:, None]).to(own.dtype).mean(1)

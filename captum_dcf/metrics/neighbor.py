@@ -1,0 +1,92 @@
+r"""What the data say: the real images that are nearest to a counterfactual."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_dcf.metrics._arguments import class_indices
+
+__all__ = ["neighbor_agreement", "neighbor_mean"]
+
+# Distances held at once: 64 MiB of float32.
+_DISTANCES_AT_ONCE = 2**24
+
+
+@torch.no_grad()
+def neighbor_agreement(
+    counterfactuals: Tensor, target: int | Tensor, references: Tensor, reference_labels: Tensor, k: int = 10
+) -> Tensor:
+    r"""Share of the target class among the k nearest real images.
+
+    .. math:: \frac{1}{k} \sum_{j \in N_k(x')} [\, y_j = t \,]
+
+    Range [0, 1]; higher is better. Distances are Euclidean (Dombrowski et al., 2024, https://arxiv.org/abs/2206.05075,
+    with k = 10).
+
+    Args:
+        counterfactuals: Images x' (N, C, H, W), or any features of them (N, ...), such as latents.
+        target: Class t: an int, or an integer tensor (N,).
+        references: Real images, or the same features of them, (M, ...).
+        reference_labels: Their classes, integer (M,).
+        k: Number of neighbours.
+
+    Returns:
+        Shares (N,).
+
+    Raises:
+        ValueError: The reference set is empty or smaller than k, or a shape does not fit.
+
+    Examples:
+        >>> images, labels = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 1, 1])
+        >>> neighbor_agreement(torch.tensor([[0.4], [4.0]]), 1, images, labels, k=2)
+        tensor([0.5000, 1.0000])
+    """
+    targets = class_indices(target, counterfactuals)
+    labels = _of_nearest(counterfactuals, references, reference_labels, k)
+    return (labels == targets[:, None]).to(counterfactuals.dtype).mean(1)
+
+
+@torch.no_grad()
+def neighbor_mean(counterfactuals: Tensor, references: Tensor, reference_values: Tensor, k: int = 3) -> Tensor:
+    r"""Mean regression value of the k nearest real images: what the data say the value of x' is.
+
+    .. math:: \frac{1}{k} \sum_{j \in N_k(x')} r_j
+
+    In the units and range of the values; the nearer to the value the search was to reach, the better. Distances are
+    Euclidean (Dombrowski et al., 2024, https://arxiv.org/abs/2206.05075, with k = 3).
+
+    Args:
+        counterfactuals: Images x' (N, C, H, W), or any features of them (N, ...), such as latents.
+        references: Real images, or the same features of them, (M, ...).
+        reference_values: Their values (M,).
+        k: Number of neighbours.
+
+    Returns:
+        Means (N,).
+
+    Raises:
+        ValueError: The reference set is empty or smaller than k, or a shape does not fit.
+    """
+    return _of_nearest(counterfactuals, references, reference_values, k).to(counterfactuals.dtype).mean(1)
+
+
+def _of_nearest(images: Tensor, references: Tensor, values: Tensor, k: int) -> Tensor:
+    # The values (N, k) that belong to the k nearest references.
+    if len(references) == 0:
+        raise ValueError("the reference set is empty: neighbours need at least one image")
+    if images.shape[1:] != references.shape[1:]:
+        raise ValueError(
+            "counterfactuals and references must be images of one shape, "
+            f"received {tuple(images.shape)} and {tuple(references.shape)}"
+        )
+    if values.shape != references.shape[:1]:
+        raise ValueError(
+            f"references need one label or value each: they are {tuple(references.shape)}, these {tuple(values.shape)}"
+        )
+    if not 1 <= k <= len(references):
+        raise ValueError(f"k must be from 1 to the size of the reference set, {len(references)}, received {k}")
+    flat = references.flatten(1)
+    chunk = max(1, _DISTANCES_AT_ONCE // len(references))
+    nearest = [torch.cdist(part, flat).topk(k, largest=False).indices for part in images.flatten(1).split(chunk)]
+    return values.to(images.device)[torch.cat(nearest)]

@@ -1,0 +1,157 @@
+r"""What classifiers say: the explained model itself, and an independent oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_dcf.metrics._arguments import ForwardFunc, class_indices, class_probabilities, run_model
+
+__all__ = ["oracle_agreement", "oracle_score", "validity"]
+
+
+@torch.no_grad()
+def validity(
+    forward_func: ForwardFunc,
+    counterfactuals: Tensor,
+    target: int | Tensor,
+    confidence: float = 0.0,
+    additional_forward_args: Any = None,
+) -> Tensor:
+    r"""Whether the explained model gives x' the target class, with more than the wanted confidence.
+
+    .. math:: [\, \arg\max_k f_k(x') = t \;\text{and}\; p_t(x') > \Lambda \,]
+
+    0 or 1; higher is better. Its mean is the share of counterfactuals that do what they should (Dombrowski et al.,
+    2024, https://arxiv.org/abs/2206.05075).
+
+    Args:
+        forward_func: The explained model; gives logits (N, C), or the one logit (N,) or (N, 1) of a binary model. For
+            one that gives probabilities pass ``lambda x: model(x).log()``.
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t: an int, or an integer tensor (N,).
+        confidence: Probability Λ that the target class must exceed, in [0, 1).
+        additional_forward_args: Further arguments of ``forward_func``, one or a tuple.
+
+    Returns:
+        0 or 1 (N,), floating point.
+
+    Raises:
+        ValueError: A shape does not fit, the model has no class ``target``, or ``confidence`` is not in [0, 1).
+    """
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence must be a probability in [0, 1), received {confidence}")
+    targets = class_indices(target, counterfactuals)
+    probabilities = class_probabilities(run_model(forward_func, counterfactuals, additional_forward_args), targets)
+    reached = probabilities.gather(1, targets[:, None]).squeeze(1) > confidence
+    return (reached & (probabilities.argmax(1) == targets)).to(counterfactuals.dtype)
+
+
+@torch.no_grad()
+def oracle_agreement(oracle: Any, counterfactuals: Tensor, target: int | Tensor) -> Tensor:
+    r"""Whether an independent classifier calls x' the target class as well.
+
+    0 or 1; higher is better: an adversarial example fools the model it was made for, seldom another one (Dombrowski et
+    al., 2024, https://arxiv.org/abs/2206.05075).
+
+    Args:
+        oracle: A fitted scikit-learn classifier (it gets the images flattened to (N, C·H·W)), or a module or function
+            that gives logits as in :func:`validity`. It must not be the explained model.
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t: an int, or an integer tensor (N,).
+
+    Returns:
+        0 or 1 (N,), floating point.
+
+    Raises:
+        TypeError: ``oracle`` is neither an estimator nor callable, or has no classes.
+        ValueError: A shape does not fit, or the oracle has no class ``target``.
+    """
+    targets = class_indices(target, counterfactuals)
+    if _is_estimator(oracle):
+        _columns(oracle, targets)
+        labels = torch.as_tensor(oracle.predict(_flat(counterfactuals))).to(targets.device)
+        return (labels == targets).to(counterfactuals.dtype)
+    return validity(oracle, counterfactuals, targets)
+
+
+@torch.no_grad()
+def oracle_score(oracle: Any, counterfactuals: Tensor, target: int | Tensor | None = None) -> Tensor:
+    r"""The score an independent oracle gives the target class, or its value where it is a regressor.
+
+    With a ``target``: its probability, in [0, 1]; higher is better. For a scikit-learn classifier without
+    ``predict_proba`` (a support vector machine) its ``decision_function`` instead: any real number, higher is better,
+    comparable only with scores of the same oracle. Without a ``target`` the oracle is a regressor: its prediction, in
+    the units of the regression.
+
+    Args:
+        oracle: As in :func:`oracle_agreement`; a regressor that is a module or function gives (N,) or (N, 1).
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t: an int, an integer tensor (N,), or None for a regressor.
+
+    Returns:
+        Scores (N,).
+
+    Raises:
+        TypeError: ``oracle`` is neither an estimator nor callable, or has no classes.
+        ValueError: A shape does not fit, or the oracle has no class ``target``.
+    """
+    if target is None:
+        return _regression(oracle, counterfactuals)
+    targets = class_indices(target, counterfactuals)
+    if not _is_estimator(oracle):
+        columns, scores = targets, class_probabilities(oracle(counterfactuals), targets)
+    else:
+        columns, scores = _columns(oracle, targets), _estimator_scores(oracle, counterfactuals)
+    return scores.gather(1, columns[:, None]).squeeze(1)
+
+
+def _is_estimator(oracle: Any) -> bool:
+    if hasattr(oracle, "predict") and not isinstance(oracle, nn.Module):
+        return True
+    if not callable(oracle):
+        raise TypeError(f"an oracle is a scikit-learn estimator, a module or a function, received {oracle!r}")
+    return False
+
+
+def _flat(images: Tensor) -> Any:
+    return images.detach().flatten(1).cpu().numpy()
+
+
+def _columns(oracle: Any, targets: Tensor) -> Tensor:
+    # scikit-learn numbers its columns by the sorted labels it saw, not by the labels.
+    if not hasattr(oracle, "classes_"):
+        raise TypeError(f"{type(oracle).__name__} is not a fitted classifier; for a regressor leave the target out")
+    known = oracle.classes_.tolist()
+    unknown = sorted(set(targets.tolist()) - set(known))
+    if unknown:
+        raise ValueError(f"the oracle was not fitted on the classes {unknown}; it knows {known}")
+    return torch.tensor([known.index(label) for label in targets.tolist()], device=targets.device)
+
+
+def _estimator_scores(oracle: Any, images: Tensor) -> Tensor:
+    score = oracle.predict_proba if hasattr(oracle, "predict_proba") else oracle.decision_function
+    scores = torch.as_tensor(score(_flat(images))).to(images.device, images.dtype)
+    if scores.dim() == 1:
+        scores = torch.stack((-scores, scores), dim=1)
+    if scores.shape != (len(images), len(oracle.classes_)):
+        raise ValueError(
+            f"an oracle must give one score per class, (N, {len(oracle.classes_)}), received {tuple(scores.shape)}; "
+            "a support vector machine does with decision_function_shape='ovr'"
+        )
+    return scores
+
+
+def _regression(oracle: Any, images: Tensor) -> Tensor:
+    if _is_estimator(oracle):
+        values = torch.as_tensor(oracle.predict(_flat(images))).to(images.device, images.dtype)
+    else:
+        values = oracle(images)
+    if values.numel() != len(images):
+        raise ValueError(
+            f"without a target the oracle must give one value for each of {len(images)} images, "
+            f"received {tuple(values.shape)}"
+        )
+    return values.reshape(len(images))

@@ -1,0 +1,134 @@
+r"""What autoencoders say: does one that knows a class reconstruct the counterfactual well?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from captum_dcf.generators.base import Generator
+from captum_dcf.metrics._arguments import check_same_shape, class_indices
+
+__all__ = ["Autoencoder", "ClassAutoencoders", "im1", "im2", "reconstruction_share"]
+
+Autoencoder = Callable[[Tensor], Tensor]
+ClassAutoencoders = Mapping[int, Autoencoder] | Sequence[Autoencoder] | nn.ModuleList
+
+# Keeps a quotient finite where an autoencoder is perfect or an image black; far below any real error.
+_EPSILON = 1e-8
+
+
+@torch.no_grad()
+def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, autoencoders: ClassAutoencoders) -> Tensor:
+    r"""IM1: how much better the autoencoder of the target class reconstructs x' than that of the source class.
+
+    .. math:: \frac{\| x' - \mathrm{AE}_t(x') \|_2}{\| x' - \mathrm{AE}_{c_0}(x') \|_2 + \epsilon}
+
+    Range [0, ∞), no unit; lower is better: below 1, x' is more like the target class than like the class it came from.
+    The norms are not squared, as in Dombrowski et al. (2024, https://arxiv.org/abs/2206.05075); Van Looveren and Klaise
+    (2021, https://arxiv.org/abs/1907.02584), who introduced it, square them.
+
+    Args:
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t that was to be reached: an int, or an integer tensor (N,).
+        source: Class c₀ of the input, in the same forms.
+        autoencoders: For each class a callable that gives reconstructions of images, as a mapping from class to
+            autoencoder or as a sequence.
+
+    Returns:
+        Quotients (N,).
+
+    Raises:
+        ValueError: A class has no autoencoder, or a shape does not fit.
+    """
+    targets = class_indices(target, counterfactuals)
+    sources = class_indices(source, counterfactuals, "source")
+    to_target = _error(counterfactuals, _by_class(counterfactuals, targets, autoencoders))
+    to_source = _error(counterfactuals, _by_class(counterfactuals, sources, autoencoders))
+    return to_target / (to_source + _EPSILON)
+
+
+@torch.no_grad()
+def im2(
+    counterfactuals: Tensor, target: int | Tensor, autoencoders: ClassAutoencoders, autoencoder: Autoencoder
+) -> Tensor:
+    r"""IM2: how far the autoencoders of the target class and of all classes disagree about x'.
+
+    .. math:: \frac{\| \mathrm{AE}_t(x') - \mathrm{AE}(x') \|_2}{\| x' \|_1 + \epsilon}
+
+    Range [0, ∞), no unit; lower is better, but the denominator favours bright images. Norm not squared, as in
+    :func:`im1` (Van Looveren and Klaise, 2021, https://arxiv.org/abs/1907.02584).
+
+    Args:
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t that was to be reached: an int, or an integer tensor (N,).
+        autoencoders: For each class an autoencoder, as in :func:`im1`.
+        autoencoder: One that was trained on all classes.
+
+    Returns:
+        Quotients (N,).
+
+    Raises:
+        ValueError: A class has no autoencoder, or a shape does not fit.
+    """
+    targets = class_indices(target, counterfactuals)
+    disagreement = _error(autoencoder(counterfactuals), _by_class(counterfactuals, targets, autoencoders))
+    return disagreement / (counterfactuals.flatten(1).abs().sum(1) + _EPSILON)
+
+
+@torch.no_grad()
+def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""How much of x' - x is the generator's reconstruction error, not the change of latents.
+
+    .. math:: \frac{\| \tilde x - x \|_2}{\| \tilde x - x \|_2 + \| x' - \tilde x \|_2}, \quad \tilde x = g(e(x))
+
+    Range [0, 1], no unit; lower is better: 0 for an exact generator, 1 where x' is nothing but the reconstruction. 0
+    where both distances are 0.
+
+    Args:
+        generator: The generator the search moved in.
+        inputs: Images x (N, C, H, W).
+        counterfactuals: Images x' of the same shape.
+
+    Returns:
+        Shares (N,).
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    check_same_shape(inputs, counterfactuals)
+    reconstructions = generator(inputs)
+    error = _error(reconstructions, inputs)
+    total = error + _error(counterfactuals, reconstructions)
+    return torch.where(total > 0, error / total, torch.zeros_like(total))
+
+
+def _error(images: Tensor, others: Tensor) -> Tensor:
+    if images.shape != others.shape:
+        raise ValueError(
+            "an autoencoder must keep the shape of its images, "
+            f"received {tuple(images.shape)} and {tuple(others.shape)}"
+        )
+    return torch.linalg.vector_norm((images - others).flatten(1), dim=1)
+
+
+def _by_class(images: Tensor, classes: Tensor, autoencoders: ClassAutoencoders) -> Tensor:
+    reconstructions = torch.empty_like(images)
+    for label in classes.unique().tolist():
+        chosen = classes == label
+        reconstruction = _autoencoder_of(label, autoencoders)(images[chosen])
+        if reconstruction.shape != images[chosen].shape:
+            raise ValueError(
+                f"the autoencoder of class {label} changes the shape of its images from {tuple(images[chosen].shape)} "
+                f"to {tuple(reconstruction.shape)}"
+            )
+        reconstructions[chosen] = reconstruction
+    return reconstructions
+
+
+def _autoencoder_of(label: int, autoencoders: ClassAutoencoders) -> Autoencoder:
+    known = sorted(autoencoders) if isinstance(autoencoders, Mapping) else list(range(len(autoencoders)))
+    if label not in known:
+        raise ValueError(f"class {label} has no autoencoder; there are some for the classes {known}")
+    return autoencoders[label]

@@ -1,0 +1,264 @@
+r"""The search: gradient steps in latent space, for a batch, until each example has arrived or cannot.
+
+Each round judges one trial latent per example: one decode, one pass through the model and one gradient. An example that
+has ended leaves the batch at once, so the work is the number of examples plus the sum of their steps. Nothing here knows
+of Captum, of flows or of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_dcf.search.goal import Goal
+from captum_dcf.search.refine import bisect
+from captum_dcf.search.result import Counterfactual, Status
+from captum_dcf.search.step import State, StepRule
+
+__all__ = ["Problem", "ascend"]
+
+# Halved so often, a step is a millionth of what it was.
+MOST_HALVINGS = 20
+UNDECIDED = -1
+
+
+@dataclass(frozen=True)
+class Problem:
+    r"""What is searched.
+
+    Attributes:
+        decode: Latents (n, D) to images (n, ...).
+        predict: Images and the rows of the batch they belong to, (n,), to model outputs (n, ...).
+        goal: What the output has to become; of the whole batch.
+        free: The slice of latent coordinates that may move.
+        data_range: Images are clamped to it before the model sees them; None for no bounds.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    predict: Callable[[Tensor, Tensor], Tensor]
+    goal: Goal
+    free: slice = field(default_factory=lambda: slice(None))
+    data_range: tuple[float, float] | None = None
+
+    def image(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The images of latents as the model will see them, and whether each decode was finite, (n,)."""
+        decoded = self.decode(latents)
+        finite = decoded.isfinite().flatten(1).all(1)
+        if self.data_range is not None:
+            decoded = _StraightThroughClamp.apply(decoded, *self.data_range)
+        return decoded, finite
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The examples still searching, one row each."""
+
+    rows: Tensor  # where each stands in the whole batch
+    latents: Tensor  # to be judged next
+    origins: Tensor  # the last latents that were judged and stepped from
+    state: State
+    halvings: Tensor
+
+    def take(self, keep: Tensor) -> _Trials:
+        state = {name: value[keep] for name, value in self.state.items()}
+        return _Trials(self.rows[keep], self.latents[keep], self.origins[keep], state, self.halvings[keep])
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """What one round finds out about its trials."""
+
+    images: Tensor
+    output: Tensor
+    scores: Tensor
+    finite: Tensor  # decode and output are
+    reached: Tensor
+    gradient: Tensor  # of the loss in the latents; zero where the goal is reached
+    usable: Tensor  # not there yet, and a step can be taken from here: all is finite, the gradient too
+
+    def take(self, keep: Tensor) -> _Judgement:
+        return _Judgement(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
+
+
+def ascend(
+    inputs: Tensor,
+    latents: Tensor,
+    problem: Problem,
+    rule: StepRule,
+    max_steps: int,
+    refine: bool = False,
+    keep_path: bool = False,
+    on_round: Callable[[int], None] = lambda searching: None,
+) -> Counterfactual:
+    r"""Searches counterfactuals of a batch by gradient steps in latent space (Dombrowski et al., 2024, algorithm 1).
+
+    A step whose decode, output or gradient is not finite is taken back and halved, for that example alone. A step that
+    makes things worse is not: a monotone search gets trapped.
+
+    Args:
+        inputs: x, (N, ...).
+        latents: encode(x), (N, D).
+        problem: Decoder, model and goal.
+        rule: How latents move.
+        max_steps: Most steps of one example.
+        refine: Bisect the last step of those found, down to the threshold of the goal.
+        keep_path: Keep the images of all rounds.
+        on_round: Called after each round with the number of examples that were searching.
+
+    Returns:
+        The result; its counterfactuals are finite if the inputs are.
+    """
+    everyone = torch.arange(len(inputs), device=inputs.device)
+    with torch.no_grad():
+        output = problem.predict(inputs, everyone)
+    problem.goal.check(output)
+    trials = _Trials(everyone, latents, latents, rule.start(latents), torch.zeros_like(everyone))
+    judged = _judge(trials, problem)
+    # Its tensors are filled in as the search goes on, row by row, and left alone once it is returned.
+    result = _begin(inputs, latents, problem.goal, output, judged)
+    last_origins = latents.clone()
+    path = [result.counterfactuals.clone()]
+    searching = result.status == UNDECIDED
+    trials, judged = trials.take(searching), judged.take(searching)
+    while len(trials.rows):
+        trials, judged = _leave(result, trials, judged, judged.reached, Status.FOUND)
+        late = result.steps[trials.rows] >= max_steps
+        trials, judged = _leave(result, trials, judged, late, Status.BEST_EFFORT)
+        trials, judged = _move(result, trials, judged, rule)
+        if not len(trials.rows):
+            break
+        result.steps[trials.rows] += 1
+        judged = _judge(trials, replace(problem, goal=problem.goal.take(trials.rows)))
+        _keep_best(result, trials, judged)
+        last_origins[trials.rows] = trials.origins
+        if keep_path:
+            path.append(_next_frame(path[-1], trials, judged))
+        on_round(len(trials.rows))
+    if refine:
+        _refine(result, last_origins, problem)
+    return replace(result, path=torch.stack(path)) if keep_path else result
+
+
+def _judge(trials: _Trials, problem: Problem) -> _Judgement:
+    goal = problem.goal
+    with torch.enable_grad():
+        z = trials.latents.detach().requires_grad_()
+        images, finite = problem.image(z)
+        output = problem.predict(images, trials.rows)
+        losses = goal.loss(output)
+    with torch.no_grad():
+        finite = finite & output.isfinite().flatten(1).all(1)
+        reached = finite & goal.reached(output)
+        scores = goal.score(output)
+    unfinished = finite & ~reached
+    gradient = torch.zeros_like(z)
+    if unfinished.any():
+        if not losses.requires_grad:
+            raise ValueError(
+                "the output of forward_func does not depend differentiably on its input: "
+                "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
+            )
+        (whole,) = torch.autograd.grad(losses[unfinished].sum(), z)
+        gradient[:, problem.free] = whole[:, problem.free]
+    usable = unfinished & gradient.isfinite().all(1)
+    return _Judgement(images.detach(), output.detach(), scores, finite, reached, gradient, usable)
+
+
+def _begin(inputs: Tensor, latents: Tensor, goal: Goal, output: Tensor, judged: _Judgement) -> Counterfactual:
+    """The result before the first step, from the model's output on the inputs and on their reconstructions."""
+    start_scores = goal.score(output)
+    already = goal.reached(output)
+    agrees = goal.agrees(output, judged.output)
+    status = torch.full_like(already, UNDECIDED, dtype=torch.int64)
+    status[~agrees] = Status.NOT_RECONSTRUCTED
+    status[~judged.finite] = Status.NOT_FINITE
+    status[already] = Status.ALREADY_THERE
+    keeps_input = already | ~judged.finite
+    return Counterfactual(
+        inputs=inputs,
+        counterfactuals=torch.where(_like(keeps_input, inputs), inputs, judged.images),
+        reconstructions=judged.images,
+        start_latents=latents,
+        end_latents=latents.clone(),
+        status=status,
+        steps=torch.zeros_like(status),
+        start_scores=start_scores,
+        end_scores=torch.where(keeps_input, start_scores, judged.scores),
+    )
+
+
+def _leave(
+    result: Counterfactual, trials: _Trials, judged: _Judgement, who: Tensor, status: Status
+) -> tuple[_Trials, _Judgement]:
+    """Ends the search of some trials and returns the others."""
+    result.status[trials.rows[who]] = status
+    return trials.take(~who), judged.take(~who)
+
+
+def _move(
+    result: Counterfactual, trials: _Trials, judged: _Judgement, rule: StepRule
+) -> tuple[_Trials, _Judgement]:
+    """Steps from where a step can be taken, goes half-way back from where not; ends those that cannot move."""
+    usable = judged.usable
+    stepped, state = rule.step(trials.latents, judged.gradient, trials.state)
+    half_way = trials.origins + (trials.latents - trials.origins) / 2
+    latents = torch.where(usable[:, None], stepped, half_way)
+    state = {name: torch.where(usable[:, None], value, trials.state[name]) for name, value in state.items()}
+    origins = torch.where(usable[:, None], trials.latents, trials.origins)
+    halvings = torch.where(usable, 0, trials.halvings + 1)
+    stuck = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)
+    moved = _Trials(trials.rows, latents, origins, state, halvings)
+    result.status[trials.rows[stuck & usable]] = Status.STALLED
+    result.status[trials.rows[stuck & ~usable]] = Status.NOT_FINITE
+    return moved.take(~stuck), judged.take(~stuck)
+
+
+def _keep_best(result: Counterfactual, trials: _Trials, judged: _Judgement) -> None:
+    better = judged.reached | (judged.finite & (judged.scores > result.end_scores[trials.rows]))
+    rows = trials.rows[better]
+    result.counterfactuals[rows] = judged.images[better]
+    result.end_latents[rows] = trials.latents[better]
+    result.end_scores[rows] = judged.scores[better]
+
+
+def _next_frame(frame: Tensor, trials: _Trials, judged: _Judgement) -> Tensor:
+    frame = frame.clone()
+    frame[trials.rows[judged.finite]] = judged.images[judged.finite]
+    return frame
+
+
+def _refine(result: Counterfactual, last_origins: Tensor, problem: Problem) -> None:
+    rows = (result.status == Status.FOUND).nonzero().squeeze(1)
+    if not len(rows):
+        return
+    goal = problem.goal.take(rows)
+
+    def judge(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images, finite = problem.image(latents)
+        output = problem.predict(images, rows)
+        return images, goal.score(output), finite & goal.reached(output)
+
+    with torch.no_grad():
+        found = result.counterfactuals[rows], result.end_scores[rows]
+        latents, images, scores = bisect(last_origins[rows], result.end_latents[rows], *found, judge)
+    result.end_latents[rows], result.counterfactuals[rows], result.end_scores[rows] = latents, images, scores
+
+
+def _like(mask: Tensor, images: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (images.ndim - 1))
+
+
+class _StraightThroughClamp(torch.autograd.Function):
+    # A pixel at the bound keeps its gradient: whether rounding left it just inside or just outside must not matter.
+
+    @staticmethod
+    def forward(ctx: Any, decoded: Tensor, low: float, high: float) -> Tensor:
+        return decoded.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None

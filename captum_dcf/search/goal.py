@@ -1,0 +1,241 @@
+r"""Goals: what the output of the classifier or regressor has to become, and how far it is from there.
+
+A goal speaks of a whole batch: its values are one number for all examples or a tensor (N,) with one for each, and
+``take`` picks those of the examples that are still searching. Losses fall towards the goal, scores rise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "OutputKind", "ReachClass"]
+
+OutputKind = Literal["logits", "probabilities", "binary_logit"]
+OUTPUT_KINDS = ("logits", "probabilities", "binary_logit")
+
+
+class Goal(ABC):
+    r"""When a search has arrived. Subclass it for a goal of your own: three methods, and ``take`` if it holds tensors."""
+
+    @abstractmethod
+    def loss(self, output: Tensor) -> Tensor:
+        r"""What the search lowers, (N,), differentiable in ``output``."""
+
+    @abstractmethod
+    def score(self, output: Tensor) -> Tensor:
+        r"""How near the goal is, (N,), higher is nearer: a probability for classes, minus a distance for values."""
+
+    @abstractmethod
+    def reached(self, output: Tensor) -> Tensor:
+        r"""Whether each example has arrived, bool (N,)."""
+
+    def agrees(self, output: Tensor, other: Tensor) -> Tensor:
+        r"""Whether two outputs mean the same to this goal, bool (N,): tells if a reconstruction kept the input's answer."""
+        return self.reached(output) == self.reached(other)
+
+    def take(self, index: Tensor) -> Goal:
+        r"""The goal of the examples at ``index`` only."""
+        return self
+
+    def check(self, output: Tensor) -> None:
+        r"""Raises a ValueError if this goal cannot be asked of such an output."""
+
+
+@dataclass(frozen=True)
+class _ClassGoal(Goal):
+    label: int | Tensor
+    confidence: float
+    output: OutputKind
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUT_KINDS:
+            raise ValueError(f"output must be one of {OUTPUT_KINDS}, received {self.output!r}")
+        if isinstance(self.label, bool) or not isinstance(self.label, (int, Tensor)):
+            raise TypeError(f"a class must be an int or an integer tensor (N,), received {type(self.label).__name__}")
+        if isinstance(self.label, Tensor) and (self.label.is_floating_point() or self.label.dtype == torch.bool):
+            raise TypeError(f"a class must be an int or an integer tensor (N,), received {self.label.dtype}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, received {self.confidence}")
+
+    def take(self, index: Tensor) -> Goal:
+        return self if isinstance(self.label, int) else replace(self, label=self.label[index])
+
+    def agrees(self, output: Tensor, other: Tensor) -> Tensor:
+        return self._log_probabilities(output).argmax(1) == self._log_probabilities(other).argmax(1)
+
+    def check(self, output: Tensor) -> None:
+        if self.output == "binary_logit":
+            if output.ndim > 2 or (output.ndim == 2 and output.shape[1] != 1):
+                raise ValueError(f"a binary logit must have the shape (N,) or (N, 1), received {tuple(output.shape)}")
+            classes = 2
+        elif output.ndim != 2 or output.shape[1] < 2:
+            raise ValueError(
+                f"{self.output} must have the shape (N, classes) with two classes or more, received "
+                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use a goal such as AtLeast"
+            )
+        else:
+            classes = output.shape[1]
+        if isinstance(self.label, Tensor) and self.label.shape != output.shape[:1]:
+            raise ValueError(
+                f"there must be one class per example: received {tuple(self.label.shape)} for {len(output)} examples"
+            )
+        labels = torch.as_tensor(self.label)
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            wrong = low if low < 0 else high
+            raise ValueError(f"class {wrong} is out of range: the output has the classes 0 to {classes - 1}")
+        if self.output == "probabilities":
+            _check_probabilities(output)
+
+    def _labels(self, output: Tensor) -> Tensor:
+        return torch.as_tensor(self.label, device=output.device).expand(len(output)).unsqueeze(1)
+
+    def _log_probabilities(self, output: Tensor) -> Tensor:
+        if self.output == "logits":
+            return F.log_softmax(output, dim=1)
+        if self.output == "probabilities":
+            return output.clamp_min(torch.finfo(output.dtype).tiny).log()
+        logit = output.flatten()
+        return torch.stack((F.logsigmoid(-logit), F.logsigmoid(logit)), dim=1)
+
+    def _log_probability(self, output: Tensor) -> Tensor:
+        return self._log_probabilities(output).gather(1, self._labels(output)).squeeze(1)
+
+
+@dataclass(frozen=True)
+class ReachClass(_ClassGoal):
+    r"""The class ``label`` with at least ``confidence``: the set S_{t,Λ} of the paper. The loss is the cross-entropy.
+
+    Args:
+        label: The class to reach, one for all or a tensor (N,).
+        confidence: Λ, the probability from which on the class counts as reached, in (0, 1).
+        output: What the model gives: ``"logits"`` (N, classes), ``"probabilities"`` (N, classes), or ``"binary_logit"``
+            (N,) or (N, 1), positive for class 1.
+    """
+
+    label: int | Tensor
+    confidence: float = 0.99
+    output: OutputKind = "logits"
+
+    def loss(self, output: Tensor) -> Tensor:
+        return -self._log_probability(output)
+
+    def score(self, output: Tensor) -> Tensor:
+        return self._log_probability(output).exp()
+
+    def reached(self, output: Tensor) -> Tensor:
+        # The target is asked to be the most likely class as well, which matters where confidence is below one half.
+        predicted = self._log_probabilities(output).argmax(1) == self._labels(output).squeeze(1)
+        return predicted & (self.score(output) > self.confidence)
+
+
+@dataclass(frozen=True)
+class LeaveClass(_ClassGoal):
+    r"""Any class but ``label``: the others together have at least ``confidence``, and another class is the most likely.
+
+    Args:
+        label: The class to leave, one for all or a tensor (N,).
+        confidence: Probability that the other classes must have together, in (0, 1).
+        output: As in :class:`ReachClass`.
+    """
+
+    label: int | Tensor
+    confidence: float = 0.99
+    output: OutputKind = "logits"
+
+    def loss(self, output: Tensor) -> Tensor:
+        return -self._log_rest(output)
+
+    def score(self, output: Tensor) -> Tensor:
+        return self._log_rest(output).exp()
+
+    def reached(self, output: Tensor) -> Tensor:
+        predicted = self._log_probabilities(output).argmax(1) == self._labels(output).squeeze(1)
+        return ~predicted & (self.score(output) > self.confidence)
+
+    def _log_rest(self, output: Tensor) -> Tensor:
+        log_probabilities = self._log_probabilities(output)
+        is_label = F.one_hot(self._labels(output).squeeze(1), log_probabilities.shape[1]).bool()
+        return log_probabilities.masked_fill(is_label, -torch.inf).logsumexp(1)
+
+
+@dataclass(frozen=True)
+class _ValueGoal(Goal):
+    value: float | Tensor
+
+    def take(self, index: Tensor) -> Goal:
+        return replace(self, value=self.value[index]) if isinstance(self.value, Tensor) and self.value.ndim else self
+
+    def check(self, output: Tensor) -> None:
+        if output.numel() != len(output):
+            raise ValueError(f"a value must have the shape (N,) or (N, 1), received {tuple(output.shape)}; pass target= to pick one")
+        if isinstance(self.value, Tensor) and self.value.ndim and self.value.shape != output.shape[:1]:
+            raise ValueError(f"there must be one value per example: received {tuple(self.value.shape)} for {len(output)} examples")
+
+    def _difference(self, output: Tensor) -> Tensor:
+        return output.flatten() - torch.as_tensor(self.value).to(output)
+
+
+@dataclass(frozen=True)
+class AtLeast(_ValueGoal):
+    r"""A scalar output of at least ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
+
+    value: float | Tensor
+
+    def loss(self, output: Tensor) -> Tensor:
+        return -self._difference(output)
+
+    def score(self, output: Tensor) -> Tensor:
+        return self._difference(output)
+
+    def reached(self, output: Tensor) -> Tensor:
+        return self._difference(output) >= 0
+
+
+@dataclass(frozen=True)
+class AtMost(_ValueGoal):
+    r"""A scalar output of at most ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
+
+    value: float | Tensor
+
+    def loss(self, output: Tensor) -> Tensor:
+        return self._difference(output)
+
+    def score(self, output: Tensor) -> Tensor:
+        return -self._difference(output)
+
+    def reached(self, output: Tensor) -> Tensor:
+        return self._difference(output) <= 0
+
+
+@dataclass(frozen=True)
+class Near(_ValueGoal):
+    r"""A scalar output within ``tolerance`` of ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
+
+    value: float | Tensor
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, received {self.tolerance}")
+
+    def loss(self, output: Tensor) -> Tensor:
+        return self._difference(output).square()
+
+    def score(self, output: Tensor) -> Tensor:
+        return -self._difference(output).abs()
+
+    def reached(self, output: Tensor) -> Tensor:
+        return self._difference(output).abs() <= self.tolerance
+
+
+def _check_probabilities(output: Tensor) -> None:
+    totals = output.detach().sum(1)
+    if (output < 0).any() or ((totals - 1).abs() > 1e-2).any():
+        raise ValueError("output='probabilities' needs rows that are at least 0 and sum to 1; for logits say output='logits'")

@@ -1,0 +1,83 @@
+r"""Step rules: how a latent moves along the gradient of the goal's loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Adam", "State", "StepRule", "UnitGradient", "per_example_norm"]
+
+State = dict[str, Tensor]
+
+
+class StepRule(ABC):
+    r"""One step for a batch of latents. What it remembers between steps lives in a dict of tensors with one row per example."""
+
+    def start(self, z: Tensor) -> State:
+        r"""The memory before the first step."""
+        return {}
+
+    @abstractmethod
+    def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        r"""The next latents (N, D) and memory, given the gradient of the loss, (N, D). Changes neither argument."""
+
+
+@dataclass(frozen=True)
+class UnitGradient(StepRule):
+    r"""A step of fixed length against the gradient: z - ``length`` · ∇ / ‖∇‖, per example.
+
+    Args:
+        length: Length of a step in latent units, positive.
+    """
+
+    length: float | Tensor
+
+    def __post_init__(self) -> None:
+        if not float(self.length) > 0:
+            raise ValueError(f"the length of a step must be positive, received {float(self.length)}")
+
+    def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        # Divided by the largest entry first: the squares of very small or large entries leave the finite numbers.
+        largest = gradient.abs().amax(1, keepdim=True)
+        scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
+        norm = per_example_norm(scaled).clamp_min(1.0)
+        return z - self.length * scaled / norm, state
+
+
+@dataclass(frozen=True)
+class Adam(StepRule):
+    r"""Adam (Kingma and Ba, 2015), each example with its own moments: the step rule of the paper.
+
+    Args:
+        lr: Learning rate; the paper uses 5e-2 for latents of MNIST and 5e-3 for those of larger images.
+        betas: Decay of the first and second moment.
+        eps: Added to the root of the second moment.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"the learning rate must be positive, received {self.lr}")
+
+    def start(self, z: Tensor) -> State:
+        return {"mean": torch.zeros_like(z), "square": torch.zeros_like(z), "count": torch.zeros_like(z[:, :1])}
+
+    def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        first, second = self.betas
+        count = state["count"] + 1
+        mean = first * state["mean"] + (1 - first) * gradient
+        square = second * state["square"] + (1 - second) * gradient.square()
+        corrected = mean / (1 - first**count)
+        root = (square / (1 - second**count)).sqrt()
+        return z - self.lr * corrected / (root + self.eps), {"mean": mean, "square": square, "count": count}
+
+
+def per_example_norm(rows: Tensor) -> Tensor:
+    r"""Euclidean length of each row, (N, 1)."""
+    return rows.square().sum(1, keepdim=True).sqrt()
