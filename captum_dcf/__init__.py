@@ -3,7 +3,18 @@ r"""captum_dcf: counterfactual explanations of image models, in Captum's manner.
 Captum tells where a model looks; this tells what would have to change.
 """
 
-from captum_dcf.attr import CounterfactualAttribution, CounterfactualWarning, DiffeomorphicCounterfactual
+from captum_dcf.attr import (
+    AdversarialExample,
+    ContrastiveCounterfactual,
+    CounterfactualAttribution,
+    CounterfactualWarning,
+    DiffeomorphicCounterfactual,
+    LatentShift,
+    NaturalCounterfactual,
+    PerturbationCounterfactual,
+    PrototypeCounterfactual,
+    Revise,
+)
 from captum_dcf.generators import Generator, IdentityGenerator
 from captum_dcf.search import (
     Adam,
@@ -21,8 +32,10 @@ from captum_dcf.search import (
 
 __all__ = [
     "Adam",
+    "AdversarialExample",
     "AtLeast",
     "AtMost",
+    "ContrastiveCounterfactual",
     "Counterfactual",
     "CounterfactualAttribution",
     "CounterfactualWarning",
@@ -30,9 +43,14 @@ __all__ = [
     "Generator",
     "Goal",
     "IdentityGenerator",
+    "LatentShift",
     "LeaveClass",
+    "NaturalCounterfactual",
     "Near",
+    "PerturbationCounterfactual",
+    "PrototypeCounterfactual",
     "ReachClass",
+    "Revise",
     "Status",
     "StepRule",
     "UnitGradient",

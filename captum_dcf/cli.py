@@ -1,32 +1,91 @@
-r"""The command ``captum-dcf``."""
+r"""The command ``captum-dcf``: it parses, and leaves the work to the modules it names."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 __all__ = ["main"]
 
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
-@click.group()
+
+class OneLineErrors(click.Group):
+    r"""A group whose errors, a user's and the package's, are one line on stderr and exit status 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        r"""Runs the command line."""
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+        except click.ClickException as error:
+            _complain(error.format_message())
+        except click.Abort:
+            _complain("interrupted")
+        except (ImportError, OSError, TypeError, ValueError) as error:
+            _complain(str(error))
+        sys.exit(2)
+
+
+@click.group(cls=OneLineErrors)
+@click.version_option(package_name="captum_dcf")
 def main() -> None:
     r"""Counterfactual explanations of image models: what would have to change?"""
 
 
 @main.command()
+@click.option("--out", default="captum-dcf-demo", show_default=True, type=FOLDER, help="Folder to write to.")
+@click.option("--per-class", default=100, show_default=True, type=click.IntRange(1, 100), help="Fours, and sevens.")
+def demo(out: Path, per_class: int) -> None:
+    r"""Turn bundled fours and sevens into nines, three ways; write a table and a picture. Nothing is downloaded."""
+    from captum_dcf.demo import run_demo
+
+    click.echo(f"{per_class} fours and {per_class} sevens, until the classifier says 9 with confidence 0.99:\n")
+    click.echo(run_demo(out, per_class))
+    click.echo(f"\npicture: {out / 'counterfactuals.png'}")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--target", required=True, type=int, help="The class to reach.")
+@click.option("--out", required=True, type=FOLDER, help="Folder to write to.")
+@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier of the zoo.")
+@click.option("--generator", default="mnist-glow", show_default=True, help="Generator of the zoo.")
+def explain(images: tuple[Path, ...], target: int, out: Path, model: str, generator: str) -> None:
+    r"""Say what would have to change in image files (IMAGES) for the model to see TARGET.
+
+    Files are made grey and resized to the model's images (28×28, white on black for mnist-cnn).
+    """
+    from captum_dcf.demo import explain_files
+
+    click.echo(explain_files(images, target, out, model, generator))
+    click.echo(f"picture: {out / 'counterfactuals.png'}")
+
+
+@main.command()
 @click.argument("name")
-@click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for weights, card and checkpoint.")
+@click.option("--root", required=True, type=FOLDER, help="Folder of the data set.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for weights, card and checkpoint.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set; the recipe's by default.")
 @click.option("--seed", default=0, show_default=True, help="For weights, order of images and noise.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each set, for a trial.")
 def train(name: str, root: Path, out: Path, epochs: int | None, seed: int, limit: int | None) -> None:
     r"""Train a model of the zoo (NAME); goes on from OUT/NAME.ckpt where there is one."""
-    from captum_dcf.training.run import train as run
+    try:
+        from captum_dcf.training.run import train as run
+    except ModuleNotFoundError as error:
+        raise ImportError(f'training needs {error.name}: pip install "captum_dcf[train]"') from error
 
     card = run(name, root, out, epochs=epochs, seed=seed, limit=limit)
     click.echo(f"{out / name}.safetensors: {card.figures}")
+
+
+def _complain(message: str) -> None:
+    click.echo(f"captum-dcf: {' '.join(message.split())}", err=True)
 
 
 if __name__ == "__main__":

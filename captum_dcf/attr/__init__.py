@@ -1,6 +1,24 @@
 r"""Counterfactual methods, one class each, to be used like those of ``captum.attr``."""
 
+from .adversarial import AdversarialExample
+from .contrastive import ContrastiveCounterfactual
 from .counterfactual import CounterfactualAttribution, CounterfactualWarning
 from .diffeomorphic import DiffeomorphicCounterfactual
+from .latent_shift import LatentShift
+from .natural import NaturalCounterfactual
+from .perturbation import PerturbationCounterfactual
+from .prototype import PrototypeCounterfactual
+from .revise import Revise
 
-__all__ = ["CounterfactualAttribution", "CounterfactualWarning", "DiffeomorphicCounterfactual"]
+__all__ = [
+    "AdversarialExample",
+    "ContrastiveCounterfactual",
+    "CounterfactualAttribution",
+    "CounterfactualWarning",
+    "DiffeomorphicCounterfactual",
+    "LatentShift",
+    "NaturalCounterfactual",
+    "PerturbationCounterfactual",
+    "PrototypeCounterfactual",
+    "Revise",
+]

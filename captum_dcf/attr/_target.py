@@ -25,11 +25,12 @@ def parse_target(target: Any, examples: int, device: torch.device) -> Tensor:
     """
     if isinstance(target, Tensor):
         indices = _from_tensor(target, device)
+        indices = indices.expand(examples, -1) if target.numel() == 1 else indices
     elif isinstance(target, list):
         rows = [_as_tuple(entry) for entry in target]
         if len({len(row) for row in rows}) > 1:
             raise ValueError(f"all tuples of target must have one length, received {target}")
-        indices = torch.tensor(rows, device=device).view(len(rows), -1)
+        indices = torch.tensor(rows or [()], dtype=torch.int64, device=device)[: len(rows)]
     else:
         indices = torch.tensor([_as_tuple(target)], device=device).expand(examples, -1)
     if len(indices) != examples:
@@ -40,18 +41,19 @@ def parse_target(target: Any, examples: int, device: torch.device) -> Tensor:
 def select_classes(output: Tensor, indices: Tensor) -> Tensor:
     r"""The scores of all classes at the place each target names: (N, C, ...) and (N, K) to (N, C)."""
     _check_dimensions(output, indices)
+    if indices.shape[1] == 1:
+        return output
+    _check_range(indices[:, 1:], output.shape[2:], output)
     rows = torch.arange(len(output), device=output.device)
-    return output[(rows, slice(None), *indices[:, 1:].unbind(1))] if indices.shape[1] > 1 else output
+    return output[(rows, slice(None), *indices[:, 1:].unbind(1))]
 
 
 def select_outputs(output: Tensor, indices: Tensor) -> Tensor:
     r"""The value each target names, as Captum selects it: (N, ...) and (N, K) to (N,)."""
     _check_dimensions(output, indices)
+    _check_range(indices, output.shape[1:], output)
     rows = torch.arange(len(output), device=output.device)
-    try:
-        return output[(rows, *indices.unbind(1))]
-    except IndexError as error:
-        raise ValueError(f"target is out of range for an output of shape {tuple(output.shape)}: {error}") from error
+    return output[(rows, *indices.unbind(1))]
 
 
 def _from_tensor(target: Tensor, device: torch.device) -> Tensor:
@@ -67,9 +69,12 @@ def _as_tuple(entry: Any) -> tuple[int, ...]:
     try:
         if not parts or any(isinstance(part, bool) for part in parts):
             raise TypeError
-        return tuple(operator.index(part) for part in parts)
+        indices = tuple(operator.index(part) for part in parts)
     except TypeError:
         raise TypeError(f"target cannot be {entry!r} ({type(entry).__name__}); accepted are {ACCEPTED}") from None
+    if any(abs(index) >= 2**31 for index in indices):
+        raise ValueError(f"target {entry} is out of range for any output")
+    return indices
 
 
 def _check_dimensions(output: Tensor, indices: Tensor) -> None:
@@ -78,3 +83,10 @@ def _check_dimensions(output: Tensor, indices: Tensor) -> None:
             f"an output of shape {tuple(output.shape)} needs targets of {output.ndim - 1} indices each, "
             f"received {indices.shape[1]}; accepted are {ACCEPTED}"
         )
+
+
+def _check_range(indices: Tensor, sizes: torch.Size, output: Tensor) -> None:
+    # Negative ones count from the end, as in Captum. Checked here since a GPU that indexes out of range is lost.
+    limits = torch.tensor(sizes, device=indices.device)
+    if ((indices < -limits) | (indices >= limits)).any():
+        raise ValueError(f"target is out of range for an output of shape {tuple(output.shape)}")

@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
+from captum_dcf.attr._batches import BatchSize, check_batch_size, is_out_of_memory, search_in_batches
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._checks import check_inputs, check_modules, frozen_parameters, modules_of, single_tensor
 from captum_dcf.attr._target import parse_target, select_classes, select_outputs
@@ -74,12 +75,19 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         generator: Coordinates of the data.
         output: What the model gives: ``"logits"`` or ``"probabilities"`` of shape (N, classes), or ``"binary_logit"``
             of shape (N,) or (N, 1), positive for class 1. Of no concern to goals that speak of values.
+
+    Attributes:
+        default_max_steps: Most steps of one example where a call does not say another number.
     """
+
+    default_max_steps: int = 500
 
     def __init__(
         self, forward_func: Callable[..., Tensor], generator: Generator, output: OutputKind = "logits"
     ) -> None:
         super().__init__(forward_func)
+        if not callable(forward_func):
+            raise TypeError(f"forward_func must be a module or a function, received {type(forward_func).__name__}")
         if not isinstance(generator, Generator):
             raise TypeError(f"generator must be a captum_dcf Generator, received {type(generator).__name__}")
         if output not in OUTPUT_KINDS:
@@ -90,6 +98,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
     @abstractmethod
     def search(self, query: Query) -> Counterfactual:
         r"""The method itself: counterfactuals of one batch."""
+        raise NotImplementedError(f"{type(self).__name__} has to write search")
 
     @log_usage(part_of_slo=False)
     def attribute(
@@ -99,9 +108,9 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         additional_forward_args: Any = None,
         confidence: float = 0.99,
         goal: Goal | None = None,
-        max_steps: int = 500,
+        max_steps: int | None = None,
         refine: bool = False,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""x' - x: what has to change in each input for the model to give the target's class.
@@ -118,9 +127,11 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
                 is N belong to the examples one by one; anything else is passed as it is.
             confidence: Λ, the probability of the target from which on it counts as reached, in (0, 1).
             goal: Another goal than a class: ``LeaveClass``, ``AtLeast``, ``AtMost``, ``Near`` or one of your own.
-            max_steps: Most steps of one example.
+            max_steps: Most steps of one example; by default those of the method, ``default_max_steps``.
             refine: Shorten the last step by bisection, down to the threshold of the goal.
-            internal_batch_size: Search so many examples at a time, to bound memory. Results do not depend on it.
+            internal_batch_size: Search so many examples at a time, to bound memory; all at once by default. ``"auto"``
+                takes more and more of them while that is faster, and fewer where memory does not suffice. Results do
+                not depend on it.
             show_progress: Show a progress bar, counting the examples that have ended.
 
         Returns:
@@ -135,8 +146,9 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         result = self.counterfactual(
             inputs, target, additional_forward_args, confidence, goal, max_steps, refine, internal_batch_size, show_progress
         )
-        _warn_of_failures(result)
-        return (result.attributions,) if isinstance(inputs, tuple) else result.attributions
+        _warn_of_failures(result, stacklevel=4)
+        attributions = result.attributions.contiguous()
+        return (attributions,) if isinstance(inputs, tuple) else attributions
 
     def perturb(
         self,
@@ -145,17 +157,18 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         additional_forward_args: Any = None,
         confidence: float = 0.99,
         goal: Goal | None = None,
-        max_steps: int = 500,
+        max_steps: int | None = None,
         refine: bool = False,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""x', the counterfactuals themselves. Arguments, warning and errors as in :meth:`attribute`."""
         result = self.counterfactual(
             inputs, target, additional_forward_args, confidence, goal, max_steps, refine, internal_batch_size, show_progress
         )
-        _warn_of_failures(result)
-        return (result.counterfactuals,) if isinstance(inputs, tuple) else result.counterfactuals
+        _warn_of_failures(result, stacklevel=3)
+        counterfactuals = result.counterfactuals.contiguous()
+        return (counterfactuals,) if isinstance(inputs, tuple) else counterfactuals
 
     def counterfactual(
         self,
@@ -164,9 +177,9 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         additional_forward_args: Any = None,
         confidence: float = 0.99,
         goal: Goal | None = None,
-        max_steps: int = 500,
+        max_steps: int | None = None,
         refine: bool = False,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
         keep_path: bool = False,
     ) -> Counterfactual:
@@ -179,26 +192,31 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         """
         tensor, _ = single_tensor(inputs)
         check_inputs(tensor)
+        max_steps = self.default_max_steps if max_steps is None else max_steps
         _check_count("max_steps", max_steps)
-        if internal_batch_size is not None:
-            _check_count("internal_batch_size", internal_batch_size)
+        check_batch_size(internal_batch_size)
         modules = [*modules_of(self.forward_func), self.generator]
         check_modules(modules)
-        # A leaf of our own, also where the caller is in inference mode: the search differentiates through it.
-        with torch.inference_mode(False), torch.enable_grad(), frozen_parameters(modules), self.generator.frozen():
+        with _ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.frozen():
             own = tensor.detach().clone()
             goal, predict = self._resolve(own, target, additional_forward_args, confidence, goal)
-            size = internal_batch_size or len(own)
-            parts = []
             with _progress_bar(show_progress, self.get_name(), len(own)) as bar:
-                for start in range(0, len(own), size):
-                    rows = torch.arange(start, min(start + size, len(own)), device=own.device)
+
+                def search(start: int, stop: int) -> Counterfactual:
+                    rows = torch.arange(start, stop, device=own.device)
                     predict_part = _of_rows(predict, rows)
-                    on_round = bar(len(rows))
+                    on_round = bar(stop)
                     query = Query(own[rows], predict_part, goal.take(rows), max_steps, refine, keep_path, on_round)
-                    parts.append(self.search(query))
+                    part = self.search(query)
                     on_round(0)
+                    return part
+
+                parts = search_in_batches(len(own), internal_batch_size, search)
         return Counterfactual.concatenate(parts)
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
+        r"""Not implemented, as in most methods of Captum."""
+        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
 
     def encode(self, inputs: Tensor) -> Tensor:
         r"""The latents of inputs, checked: (N, D), and decoded to the inputs' shape.
@@ -210,9 +228,9 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         try:
             with torch.no_grad():
                 latents = self.generator.encode(inputs)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
+            if type(error) not in (RuntimeError, IndexError) or is_out_of_memory(error):
+                raise
             accepted = next((f", its parameters are {p.dtype} on {p.device}" for p in self.generator.parameters()), "")
             raise ValueError(
                 f"{name} cannot encode inputs of shape {tuple(inputs.shape)}, {inputs.dtype} on {inputs.device}{accepted}: {error}"
@@ -243,12 +261,16 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             raise ValueError("say what to reach: target=, the class, or goal=, for instance AtLeast(0.8)")
         if goal is not None and not isinstance(goal, Goal):
             raise TypeError(f"goal must be a captum_dcf Goal, received {type(goal).__name__}")
+        if goal is not None:
+            goal.check_length(len(inputs))
         arguments = additional if isinstance(additional, tuple) else () if additional is None else (additional,)
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         select = select_classes if goal is None else select_outputs
 
         def predict(images: Tensor, rows: Tensor) -> Tensor:
-            output = self.forward_func(images, *(_rows_of(argument, rows, len(inputs)) for argument in arguments))
+            output = _called(
+                self.forward_func, images, [_rows_of(argument, rows, len(inputs)) for argument in arguments]
+            )
             _check_output(output, images)
             output = output if output.dtype in (torch.float32, torch.float64) else output.float()
             return output if indices is None else select(output, indices[rows])
@@ -257,8 +279,23 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
 
 
 def _rows_of(argument: Any, rows: Tensor, examples: int) -> Any:
-    is_per_example = isinstance(argument, Tensor) and argument.ndim > 0 and len(argument) == examples
-    return argument[rows.to(argument.device)] if is_per_example else argument
+    if not isinstance(argument, Tensor):
+        return argument
+    if argument.ndim > 0 and len(argument) == examples:
+        return argument[rows.to(argument.device)]
+    # One that was made in inference mode cannot be differentiated through; its copy can.
+    return argument.clone() if argument.is_inference() else argument
+
+
+def _called(forward_func: Callable[..., Any], images: Tensor, arguments: list[Any]) -> Any:
+    try:
+        return forward_func(images, *arguments)
+    except RuntimeError as error:
+        # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory, ...) are no wrong input.
+        if type(error) is not RuntimeError or is_out_of_memory(error):
+            raise
+        received = f"images of shape {tuple(images.shape)}, {images.dtype} on {images.device}"
+        raise ValueError(f"forward_func cannot take {received}: {error}") from error
 
 
 def _of_rows(predict: Callable[[Tensor, Tensor], Tensor], part: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -284,29 +321,36 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be at least 1, received {value}")
 
 
-def _warn_of_failures(result: Counterfactual) -> None:
+def _warn_of_failures(result: Counterfactual, stacklevel: int) -> None:
     failures = Counter(status for status in result.statuses() if status in REASONS)
     if failures:
         reasons = ", ".join(f"{count} {status.name} ({REASONS[status]})" for status, count in failures.items())
         message = f"{sum(failures.values())} of {len(result)} examples were not reached: {reasons}"
-        warnings.warn(message, CounterfactualWarning, stacklevel=4)
+        warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
+
+
+@contextmanager
+def _ordinary_mode(device: torch.device) -> Iterator[None]:
+    """Gradients, and in full precision, whatever the mode of the caller: in half of it a flow is no longer invertible."""
+    # Autocast for MPS came with torch 2.5; before, asking for it raises an error.
+    autocast = torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), autocast:
+        yield
 
 
 @contextmanager
 def _progress_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """Gives, for a batch of some size, a function that is told how many of it are still searching."""
+    """Gives, for the batch that ends before some example, a function that is told how many of it are still searching."""
     if not show:
-        yield lambda size: lambda searching: None
+        yield lambda stop: lambda searching: None
         return
     from tqdm.auto import tqdm
 
     with tqdm(total=total, desc=name, unit="image") as bar:
 
-        def of_batch(size: int) -> Callable[[int], None]:
-            start = bar.n
-
+        def of_batch(stop: int) -> Callable[[int], None]:
             def update(searching: int) -> None:
-                bar.update(start + size - searching - bar.n)
+                bar.update(stop - searching - bar.n)
 
             return update
 

@@ -1,4 +1,4 @@
-r"""Handwritten digits: a bundled sample of MNIST's test set, and the whole of it from a folder.
+r"""Handwritten digits: bundled samples of MNIST, and the whole of it from a folder.
 
 MNIST: Yann LeCun and Corinna Cortes, CC BY-SA 3.0. Images come as float32 (N, 1, 28, 28) in [0, 1], labels as int64 (N,).
 """
@@ -15,13 +15,17 @@ from torch import Tensor
 __all__ = ["mnist", "mnist_sample"]
 
 
-def mnist_sample() -> tuple[Tensor, Tensor]:
-    r"""1,000 digits of MNIST's test set, 100 of each class, sorted by class: nothing is downloaded.
+def mnist_sample(train: bool = False) -> tuple[Tensor, Tensor]:
+    r"""Bundled digits, sorted by class: nothing is downloaded.
 
-    They are the first 100 of each class in the test set's own order; none of them was used to train a model of the zoo.
+    1,000 of MNIST's test set, the first 100 of each class, none of them used to train a model of the zoo; or, to fit an
+    oracle or to look for neighbours, 2,000 of the training set, the first 200 of each class.
+
+    Args:
+        train: The training sample instead of the test sample.
 
     Returns:
-        Images, float32 (1000, 1, 28, 28) in [0, 1], and labels, int64 (1000,).
+        Images, float32 (N, 1, 28, 28) in [0, 1], and labels, int64 (N,).
 
     Examples:
         >>> images, labels = mnist_sample()
@@ -29,7 +33,8 @@ def mnist_sample() -> tuple[Tensor, Tensor]:
         >>> fours.shape
         torch.Size([100, 1, 28, 28])
     """
-    with as_file(files("captum_dcf.data") / "mnist_sample.npz") as path, np.load(path) as archive:
+    name = "mnist_train_sample.npz" if train else "mnist_test_sample.npz"
+    with as_file(files("captum_dcf.data") / name) as path, np.load(path) as archive:
         return _as_tensors(archive["images"], archive["labels"])
 
 

@@ -2,13 +2,14 @@ r"""Generators: coordinates of the data, exact (a flow) or approximate."""
 
 from typing import TYPE_CHECKING, Any
 
+from .autoencoder import AutoencoderGenerator
 from .base import Generator
 from .identity import IdentityGenerator
 
 if TYPE_CHECKING:
     from .flow import NormalizingFlowGenerator
 
-__all__ = ["Generator", "IdentityGenerator", "NormalizingFlowGenerator"]
+__all__ = ["AutoencoderGenerator", "Generator", "IdentityGenerator", "NormalizingFlowGenerator"]
 
 
 def __getattr__(name: str) -> Any:

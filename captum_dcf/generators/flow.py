@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import normflows as nf
 import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
-from captum_dcf.generators.frozen import Layer, frozen_layers, run_layers
+from captum_dcf.generators.frozen import FrozenLayer, frozen_layers, run_layers
+from captum_dcf.generators.reversible import run_reversibly
 
 __all__ = ["NormalizingFlowGenerator"]
+
+_RUNNERS = {"full": run_layers, "constant": run_reversibly}
 
 
 class NormalizingFlowGenerator(Generator):
@@ -26,10 +30,13 @@ class NormalizingFlowGenerator(Generator):
         flow: The flow, in evaluation mode.
         data_range: Least and greatest pixel value of the images it was trained on, None for data without bounds.
         latent_shapes: Shape of each latent tensor without the batch; read off the base distributions by default.
+        memory: What a search keeps for the gradient: ``"full"``, all activations, or ``"constant"``, the output of each
+            level alone, so that memory does not grow with the number of steps of flow. The latter takes about half
+            more time. Only a search (:meth:`frozen`) makes use of it: elsewhere parameters may want gradients too.
 
     Raises:
         TypeError: ``flow`` is neither of the two.
-        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given.
+        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given, or ``memory`` is unknown.
     """
 
     exact = True
@@ -39,14 +46,18 @@ class NormalizingFlowGenerator(Generator):
         flow: nf.NormalizingFlow | nf.MultiscaleFlow,
         data_range: tuple[float, float] | None = (0.0, 1.0),
         latent_shapes: Sequence[Sequence[int]] | None = None,
+        memory: Literal["full", "constant"] = "full",
     ) -> None:
         super().__init__()
         if not isinstance(flow, (nf.NormalizingFlow, nf.MultiscaleFlow)):
-            raise TypeError(f"flow must be a normflows NormalizingFlow or MultiscaleFlow, received {type(flow).__name__}")
+            raise TypeError(f"flow must be a NormalizingFlow or MultiscaleFlow of normflows, not {type(flow).__name__}")
+        if memory not in _RUNNERS:
+            raise ValueError(f"memory must be one of {tuple(_RUNNERS)}, received {memory!r}")
         self.flow = flow
         self.data_range = data_range
         self.latent_shapes = _shapes_of_bases(self._bases()) if latent_shapes is None else [*map(tuple, latent_shapes)]
-        self._frozen_levels: list[list[Layer]] | None = None
+        self.memory = memory
+        self._frozen_levels: list[list[FrozenLayer]] | None = None
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
@@ -87,7 +98,10 @@ class NormalizingFlowGenerator(Generator):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        r"""Within it, the weights of 1×1 convolutions are assembled and inverted once, not at every call."""
+        r"""Within it, the weights of 1×1 convolutions are assembled and inverted once, not at every call.
+
+        What is decoded within it can be differentiated in the latents only.
+        """
         outer = self._frozen_levels
         levels = self.flow.flows if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.flows]
         self._frozen_levels = [frozen_layers(level) for level in levels]
@@ -102,7 +116,7 @@ class NormalizingFlowGenerator(Generator):
         for level, layers in enumerate(self._frozen_levels):
             if level > 0:
                 z, _ = self.flow.merges[level - 1]([z, latents[level]])
-            z = run_layers(layers, z)
+            z = _RUNNERS[self.memory](layers, z)
         transform = getattr(self.flow, "transform", None)
         return z if transform is None else transform(z)[0]
 

@@ -27,11 +27,13 @@ class IdentityGenerator(Generator):
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to rows of pixels (N, C·H·W)."""
+        if x.shape[1:] != self.image_shape:
+            raise ValueError(f"images must have the shape (N, *{self.image_shape}), received {tuple(x.shape)}")
         return x.flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Rows of pixels (N, C·H·W) to images (N, C, H, W)."""
-        return z.view(len(z), *self.image_shape)
+        return z.reshape(len(z), *self.image_shape)
 
     def typical_length(self, latents: Tensor) -> Tensor:
         r"""A fiftieth of the length of an image at half its range: in pixels a step this small is already adversarial."""

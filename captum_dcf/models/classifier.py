@@ -1,4 +1,4 @@
-r"""Image classifiers: the convolutional network of Dombrowski et al. (2024), for any image size and number of classes."""
+r"""Image classifiers: the convolutional network of Dombrowski et al. (2024), and a residual one that judges it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvClassifier"]
+__all__ = ["ConvClassifier", "ResidualClassifier"]
 
 
 class ConvClassifier(nn.Module):
@@ -53,3 +53,54 @@ class ConvClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to logits (N, ``num_classes``)."""
         return self.head(self.features(x))
+
+
+class ResidualClassifier(nn.Module):
+    r"""A small pre-activation residual network with batch norm and average pooling; gives logits.
+
+    It shares no kind of layer but the convolution with :class:`ConvClassifier`, so what fools one need not fool the
+    other: an oracle.
+
+    Args:
+        in_channels: Channels of an image.
+        widths: Channels of each residual block; all but the first halve height and width.
+        num_classes: Number of logits.
+    """
+
+    def __init__(self, in_channels: int = 1, widths: Sequence[int] = (16, 32, 64), num_classes: int = 10) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        channels = widths[0]
+        for number, width in enumerate(widths):
+            blocks.append(_ResidualBlock(channels, width, stride=1 if number == 0 else 2))
+            channels = width
+        self.net = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], 3, padding=1),
+            *blocks,
+            nn.BatchNorm2d(channels),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels, num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Images (N, C, H, W) to logits (N, ``num_classes``)."""
+        return self.net(x)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride)
+        self.branch = nn.Sequential(
+            nn.BatchNorm2d(in_channels),
+            nn.SiLU(),
+            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.SiLU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.branch(x)

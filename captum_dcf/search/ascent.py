@@ -47,7 +47,7 @@ class Problem:
     def image(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         r"""The images of latents as the model will see them, and whether each decode was finite, (n,)."""
         decoded = self.decode(latents)
-        finite = decoded.isfinite().flatten(1).all(1)
+        finite = _finite_rows(decoded)
         if self.data_range is not None:
             decoded = _StraightThroughClamp.apply(decoded, *self.data_range)
         return decoded, finite
@@ -151,21 +151,26 @@ def _judge(trials: _Trials, problem: Problem) -> _Judgement:
         output = problem.predict(images, trials.rows)
         losses = goal.loss(output)
     with torch.no_grad():
-        finite = finite & output.isfinite().flatten(1).all(1)
+        finite = finite & _finite_rows(output)
         reached = finite & goal.reached(output)
         scores = goal.score(output)
     unfinished = finite & ~reached
     gradient = torch.zeros_like(z)
     if unfinished.any():
-        if not losses.requires_grad:
-            raise ValueError(
-                "the output of forward_func does not depend differentiably on its input: "
-                "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
-            )
-        (whole,) = torch.autograd.grad(losses[unfinished].sum(), z)
-        gradient[:, problem.free] = whole[:, problem.free]
+        gradient[:, problem.free] = _gradient(losses[unfinished].sum(), z)[:, problem.free]
     usable = unfinished & gradient.isfinite().all(1)
     return _Judgement(images.detach(), output.detach(), scores, finite, reached, gradient, usable)
+
+
+def _gradient(loss: Tensor, z: Tensor) -> Tensor:
+    # Where trainable parameters are in the graph a loss requires gradients whether or not it depends on z.
+    gradient = torch.autograd.grad(loss, z, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        raise ValueError(
+            "the output of forward_func does not depend differentiably on its input: "
+            "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
+        )
+    return gradient
 
 
 def _begin(inputs: Tensor, latents: Tensor, goal: Goal, output: Tensor, judged: _Judgement) -> Counterfactual:
@@ -246,6 +251,10 @@ def _refine(result: Counterfactual, last_origins: Tensor, problem: Problem) -> N
         found = result.counterfactuals[rows], result.end_scores[rows]
         latents, images, scores = bisect(last_origins[rows], result.end_latents[rows], *found, judge)
     result.end_latents[rows], result.counterfactuals[rows], result.end_scores[rows] = latents, images, scores
+
+
+def _finite_rows(values: Tensor) -> Tensor:
+    return values.isfinite().reshape(len(values), -1).all(1)
 
 
 def _like(mask: Tensor, images: Tensor) -> Tensor:

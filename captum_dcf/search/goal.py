@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class Goal(ABC):
     def check(self, output: Tensor) -> None:
         r"""Raises a ValueError if this goal cannot be asked of such an output."""
 
+    def check_length(self, examples: int) -> None:
+        r"""Raises a ValueError if this goal speaks of another number of examples; asked before the first ``take``."""
+
 
 @dataclass(frozen=True)
 class _ClassGoal(Goal):
@@ -60,11 +64,15 @@ class _ClassGoal(Goal):
             raise TypeError(f"a class must be an int or an integer tensor (N,), received {type(self.label).__name__}")
         if isinstance(self.label, Tensor) and (self.label.is_floating_point() or self.label.dtype == torch.bool):
             raise TypeError(f"a class must be an int or an integer tensor (N,), received {self.label.dtype}")
+        _check_number("confidence", self.confidence)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, received {self.confidence}")
 
     def take(self, index: Tensor) -> Goal:
-        return self if isinstance(self.label, int) else replace(self, label=self.label[index])
+        return replace(self, label=self.label[index]) if isinstance(self.label, Tensor) and self.label.ndim else self
+
+    def check_length(self, examples: int) -> None:
+        _check_one_each("class", self.label, examples)
 
     def agrees(self, output: Tensor, other: Tensor) -> Tensor:
         return self._log_probabilities(output).argmax(1) == self._log_probabilities(other).argmax(1)
@@ -81,10 +89,7 @@ class _ClassGoal(Goal):
             )
         else:
             classes = output.shape[1]
-        if isinstance(self.label, Tensor) and self.label.shape != output.shape[:1]:
-            raise ValueError(
-                f"there must be one class per example: received {tuple(self.label.shape)} for {len(output)} examples"
-            )
+        self.check_length(len(output))
         labels = torch.as_tensor(self.label)
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
@@ -169,14 +174,24 @@ class LeaveClass(_ClassGoal):
 class _ValueGoal(Goal):
     value: float | Tensor
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, Tensor):
+            _check_number("a value", self.value, "a number or a tensor (N,)")
+        if not torch.as_tensor(self.value).isfinite().all():
+            raise ValueError(f"a value must be finite, received {self.value}")
+
     def take(self, index: Tensor) -> Goal:
         return replace(self, value=self.value[index]) if isinstance(self.value, Tensor) and self.value.ndim else self
 
     def check(self, output: Tensor) -> None:
         if output.numel() != len(output):
-            raise ValueError(f"a value must have the shape (N,) or (N, 1), received {tuple(output.shape)}; pass target= to pick one")
-        if isinstance(self.value, Tensor) and self.value.ndim and self.value.shape != output.shape[:1]:
-            raise ValueError(f"there must be one value per example: received {tuple(self.value.shape)} for {len(output)} examples")
+            raise ValueError(
+                f"a value must have the shape (N,) or (N, 1), received {tuple(output.shape)}; pass target= to pick one"
+            )
+        self.check_length(len(output))
+
+    def check_length(self, examples: int) -> None:
+        _check_one_each("value", self.value, examples)
 
     def _difference(self, output: Tensor) -> Tensor:
         return output.flatten() - torch.as_tensor(self.value).to(output)
@@ -222,6 +237,8 @@ class Near(_ValueGoal):
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number("tolerance", self.tolerance)
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be positive, received {self.tolerance}")
 
@@ -233,6 +250,18 @@ class Near(_ValueGoal):
 
     def reached(self, output: Tensor) -> Tensor:
         return self._difference(output).abs() <= self.tolerance
+
+
+def _check_number(noun: str, number: Any, accepted: str = "a number") -> None:
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{noun} must be {accepted}, received {type(number).__name__}")
+
+
+def _check_one_each(noun: str, value: float | Tensor, examples: int) -> None:
+    if isinstance(value, Tensor) and value.ndim and value.shape != (examples,):
+        raise ValueError(
+            f"there must be one {noun} for all or one per example: received {tuple(value.shape)} for {examples} examples"
+        )
 
 
 def _check_probabilities(output: Tensor) -> None:

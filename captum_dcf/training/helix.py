@@ -46,7 +46,7 @@ def fit_helix_flow(
 
 
 def fit_helix_classifier(
-    steps: int = 3000, batch: int = 500, seed: int = 0, hidden: int = 256, learning_rate: float = 1e-3
+    steps: int = 3000, batch: int = 500, seed: int = 0, hidden: int = 256, learning_rate: float = 1e-4
 ) -> nn.Sequential:
     r"""Fits the classifier of [z > 0] with binary cross-entropy and Adam, and keeps the weights of the best validation.
 
@@ -55,7 +55,8 @@ def fit_helix_classifier(
         batch: Fresh points per step.
         seed: For the first weights and the points.
         hidden: Width of the hidden layer.
-        learning_rate: Adam's learning rate, which the paper does not give.
+        learning_rate: Adam's learning rate. The paper does not give it; the default is that of the flow. With a larger
+            one the logit rises and falls along the helix, and a search can get caught between.
 
     Returns:
         The classifier, in evaluation mode; it gives one logit (N, 1).

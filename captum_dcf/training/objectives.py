@@ -1,4 +1,4 @@
-r"""What is trained: Lightning modules for flows and classifiers, each with one validation figure per epoch."""
+r"""What is trained: Lightning modules for flows, classifiers and autoencoders, each with one validation figure per epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_dcf.models.glow import CouplingNetwork
 
-__all__ = ["Classification", "Likelihood", "Objective", "bits_per_dimension"]
+__all__ = ["Classification", "Likelihood", "Objective", "Reconstruction", "bits_per_dimension"]
 
 
 class Objective(lightning.LightningModule):
@@ -24,7 +24,6 @@ class Objective(lightning.LightningModule):
     """
 
     figure: str
-    lower_is_better: bool
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> None:
         super().__init__()
@@ -63,7 +62,6 @@ class Likelihood(Objective):
     """
 
     figure = "bits_per_dimension"
-    lower_is_better = True
 
     def on_train_start(self) -> None:
         if self.global_step == 0:
@@ -89,13 +87,24 @@ class Classification(Objective):
     r"""Cross-entropy of a classifier on images shifted by up to two pixels; the figure is the accuracy, in per cent."""
 
     figure = "accuracy"
-    lower_is_better = False
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(self.model(_shifted(images, 2)), labels)
 
     def measure(self, images: Tensor, labels: Tensor) -> Tensor:
         return 100 * (self.model(images).argmax(1) == labels).float().mean()
+
+
+class Reconstruction(Objective):
+    r"""Mean squared error of an autoencoder; the figure is the same on held-out images."""
+
+    figure = "mean_squared_error"
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.mse_loss(self.model(images), images)
+
+    def measure(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(images, labels)
 
 
 def bits_per_dimension(flow: nn.Module, images: Tensor, bins: int = 256) -> Tensor:

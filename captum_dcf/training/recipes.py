@@ -2,11 +2,15 @@ r"""How each model of the zoo is trained."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from captum_dcf.data import mnist
-from captum_dcf.training.objectives import Classification, Likelihood, Objective
+from captum_dcf.training.objectives import Classification, Likelihood, Objective, Reconstruction
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -27,6 +31,7 @@ class Recipe:
         learning_rate: Largest learning rate.
         clip: Largest norm of the gradient.
         weight_decay: Decoupled weight decay.
+        load_data: From a folder and ``train`` to images and labels.
     """
 
     architecture: str
@@ -38,27 +43,54 @@ class Recipe:
     learning_rate: float
     clip: float = 1.0
     weight_decay: float = 0.0
-    load_data: Any = field(default=mnist, repr=False)
+    load_data: Callable[..., tuple[Tensor, Tensor]] = field(default=mnist, repr=False)
 
+
+def _digits(digit: int, root: str, train: bool) -> tuple[Tensor, Tensor]:
+    images, labels = mnist(root, train)
+    return images[labels == digit], labels[labels == digit]
+
+
+_CLASSIFIER = Recipe(
+    architecture="conv_classifier",
+    arguments={},
+    objective=Classification,
+    credit=MNIST_CREDIT,
+    epochs=8,
+    batch_size=128,
+    learning_rate=2e-3,
+    weight_decay=1e-4,
+)
+_AUTOENCODER = Recipe(
+    architecture="conv_autoencoder",
+    arguments={"image_shape": [1, 28, 28]},
+    objective=Reconstruction,
+    credit=MNIST_CREDIT,
+    epochs=6,
+    batch_size=64,
+    learning_rate=3e-3,
+)
 
 RECIPES = {
-    "mnist-cnn": Recipe(
-        architecture="conv_classifier",
-        arguments={},
-        objective=Classification,
-        credit=MNIST_CREDIT,
-        epochs=8,
-        batch_size=128,
-        learning_rate=2e-3,
-        weight_decay=1e-4,
-    ),
     "mnist-glow": Recipe(
         architecture="glow",
         arguments={"image_shape": [1, 28, 28], "steps": [12, 12], "hidden_channels": [96, 128]},
         objective=Likelihood,
         credit=MNIST_CREDIT,
-        epochs=22,
+        epochs=16,
         batch_size=64,
         learning_rate=2e-3,
     ),
+    "mnist-cnn": _CLASSIFIER,
+    "mnist-oracle": replace(_CLASSIFIER, architecture="residual_classifier", epochs=6),
+    "mnist-ae": _AUTOENCODER,
+    **{
+        f"mnist-ae-{digit}": replace(
+            _AUTOENCODER,
+            credit=f"{MNIST_CREDIT}; its images of the class {digit} only",
+            epochs=30,
+            load_data=partial(_digits, digit),
+        )
+        for digit in range(10)
+    },
 }

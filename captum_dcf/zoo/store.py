@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from captum_dcf.generators.base import Generator
+from captum_dcf.generators.autoencoder import AutoencoderGenerator
 
 __all__ = ["Card", "build", "load", "names", "read_card", "save"]
 
@@ -21,12 +21,9 @@ SHIPPED = Path(__file__).parent / "weights"
 # Where the function or class that a card names is found. Modules are imported when a card asks for them.
 _ARCHITECTURES = {
     "glow": "captum_dcf.models.glow:glow",
+    "conv_autoencoder": "captum_dcf.models.autoencoder:ConvAutoencoder",
     "conv_classifier": "captum_dcf.models.classifier:ConvClassifier",
-}
-
-# What turns a model of that architecture into coordinates for a search.
-_GENERATORS = {
-    "glow": "captum_dcf.generators.flow:NormalizingFlowGenerator",
+    "residual_classifier": "captum_dcf.models.classifier:ResidualClassifier",
 }
 
 
@@ -79,7 +76,7 @@ def read_card(name: str, folder: str | Path = SHIPPED) -> Card:
 def load(name: str, folder: str | Path = SHIPPED) -> nn.Module:
     r"""A trained model by name, in evaluation mode, on the CPU.
 
-    A model of images with coordinates (a flow) comes as a :class:`~captum_dcf.generators.Generator`, ready for a search;
+    A model with coordinates (a flow, an autoencoder) comes as a :class:`~captum_dcf.generators.Generator`, ready for a search;
     a classifier comes as it is and gives logits.
 
     Args:
@@ -104,7 +101,10 @@ def load(name: str, folder: str | Path = SHIPPED) -> nn.Module:
     if received != card.sha256:
         raise ValueError(f"{weights} was altered: its SHA-256 is {received}, the card says {card.sha256}")
     model = build(card)
-    model.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+    try:
+        model.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not fit the architecture that its card describes: {error}") from error
     return _as_generator(model, card).eval()
 
 
@@ -127,6 +127,7 @@ def save(model: nn.Module, card: Card, folder: str | Path) -> Card:
     folder.mkdir(parents=True, exist_ok=True)
     weights = _weights_path(card.name, folder)
     save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, weights)
+    weights.chmod(0o644)  # safetensors writes for the owner alone
     card = replace(card, sha256=_sha256(weights))
     text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
     (folder / f"{card.name}.json").write_text(text, encoding="utf-8")
@@ -134,10 +135,14 @@ def save(model: nn.Module, card: Card, folder: str | Path) -> Card:
 
 
 def _as_generator(model: nn.Module, card: Card) -> nn.Module:
-    if card.architecture not in _GENERATORS:
-        return model
-    generator: Generator = _imported(_GENERATORS[card.architecture])(model)
-    return generator
+    """Coordinates for a search, where the model can give them; the model itself otherwise."""
+    if card.architecture == "glow":
+        from captum_dcf.generators.flow import NormalizingFlowGenerator
+
+        return NormalizingFlowGenerator(model)
+    if card.architecture == "conv_autoencoder":
+        return AutoencoderGenerator(model.encoder, model.decoder)
+    return model
 
 
 def _imported(place: str) -> Any:
@@ -150,5 +155,4 @@ def _weights_path(name: str, folder: str | Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

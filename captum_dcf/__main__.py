@@ -1,0 +1,3 @@
+from captum_dcf.cli import main
+
+main()

@@ -1,0 +1,92 @@
+r"""Latent shift: one backward pass, and a straight line in latent space."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_dcf import Generator, LatentShift, Status
+from toys import images
+
+
+class Counting(torch.autograd.Function):
+    backward_passes = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Counting.backward_passes += 1
+        return gradient
+
+
+def test_it_costs_one_backward_pass(classifier: nn.Module, generator: Generator):
+    Counting.backward_passes = 0
+    method = LatentShift(lambda x: classifier(Counting.apply(x)), generator)
+    result = method.counterfactual(images(6), target=[0, 1, 2] * 2, confidence=0.9, refine=True)
+    assert result.reached.all()
+    assert result.steps.max() > 1
+    assert Counting.backward_passes == 1
+
+
+def test_counterfactuals_lie_on_the_gradient_at_the_start(classifier: nn.Module, generator: Generator):
+    x = images(6)
+    result = LatentShift(classifier, generator, step_length=0.05).counterfactual(x, target=1, confidence=0.9)
+    z = generator.encode(x).detach().requires_grad_()
+    probability = classifier(generator.decode(z)).softmax(1)[:, 1]
+    (gradient,) = torch.autograd.grad(probability.sum(), z)
+    moved = result.end_latents - result.start_latents
+    torch.testing.assert_close(moved.norm(dim=1), 0.05 * result.steps.float())
+    assert torch.cosine_similarity(moved, gradient).min() > 0.999
+
+
+def test_refining_shortens_the_last_step(classifier: nn.Module, generator: Generator):
+    x, method = images(6), LatentShift(classifier, generator)
+    whole = method.counterfactual(x, target=1, confidence=0.9)
+    refined = method.counterfactual(x, target=1, confidence=0.9, refine=True)
+    assert refined.reached.all()
+    assert (refined.end_scores > 0.9).all()
+    assert (refined.end_scores <= whole.end_scores).all()
+    assert refined.end_scores.max() < whole.end_scores.max()
+
+
+def test_the_path_is_the_line(classifier: nn.Module, generator: Generator):
+    result = LatentShift(classifier, generator).counterfactual(images(3), target=1, confidence=0.9, keep_path=True)
+    assert len(result.path) == result.steps.max() + 1
+    torch.testing.assert_close(result.path[0], result.reconstructions)
+    torch.testing.assert_close(result.path[-1], result.counterfactuals)
+
+
+def test_a_line_that_does_not_lead_there_says_so(generator: Generator):
+    def bump(x: Tensor) -> Tensor:
+        # Class 1 is likely on the first row's mean near 0.7 only, and the first row is pushed past it in one step.
+        mean = x[:, 0, 0].mean(1)
+        return torch.stack((torch.zeros_like(mean), 3 - 100 * (mean - 0.7).abs()), dim=1)
+
+    x = torch.full((2, 1, 4, 4), 0.45)
+    result = LatentShift(bump, generator, step_length=2.0).counterfactual(x, target=1, confidence=0.9)
+    assert result.statuses() == [Status.BEST_EFFORT] * 2
+    assert (result.end_scores >= result.start_scores).all()
+    assert result.counterfactuals.isfinite().all()
+
+
+def test_no_gradient_and_no_finite_numbers_have_their_names(generator: Generator):
+    flat = LatentShift(lambda x: 0 * x.flatten(1)[:, :2], generator)
+    assert flat.counterfactual(images(2), target=1).statuses() == [Status.STALLED] * 2
+
+    def overflowing(x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        return torch.stack((0 * mean, torch.where(mean > 0.6, torch.inf, mean - 5)), dim=1)
+
+    result = LatentShift(overflowing, generator).counterfactual(images(2), target=1)
+    assert result.statuses() == [Status.NOT_FINITE] * 2
+    assert result.counterfactuals.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [0.0, -1.0, float("nan")])
+def test_a_length_that_is_none_is_refused(classifier: nn.Module, generator: Generator, length: float):
+    with pytest.raises(ValueError, match="step_length must be positive"):
+        LatentShift(classifier, generator, length)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from idx import write_mnist
+
+from captum_dcf.data import mnist, mnist_sample
+
+
+def test_the_sample_has_a_hundred_digits_of_each_class():
+    images, labels = mnist_sample()
+    assert images.shape == (1000, 1, 28, 28)
+    assert images.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [label for label in range(10) for _ in range(100)]
+    assert images.min() == 0
+    assert images.max() == 1
+    # Whole grey levels, as they were scanned.
+    assert torch.equal((images * 255).round() / 255, images)
+
+
+def test_the_sample_shows_digits():
+    images, labels = mnist_sample()
+    # The mean of a class is nearest to its own images more often than not, and no image is there twice.
+    flat = images.flatten(1)
+    means = torch.stack([flat[labels == label].mean(0) for label in range(10)])
+    nearest = torch.cdist(flat, means).argmin(1)
+    assert (nearest == labels).float().mean() > 0.75
+    assert len(flat.unique(dim=0)) == 1000
+
+
+def test_each_call_gives_images_of_its_own():
+    images, _ = mnist_sample()
+    images.zero_()
+    assert mnist_sample()[0].max() == 1
+
+
+def test_a_torchvision_root_is_read(tmp_path: Path):
+    pytest.importorskip("torchvision")
+    written = write_mnist(tmp_path, train=12, test=5)
+    for train in (True, False):
+        images, labels = mnist(tmp_path, train=train)
+        assert images.dtype == torch.float32
+        assert torch.equal((images * 255).to(torch.uint8).squeeze(1), written[train][0])
+        assert torch.equal(labels, written[train][1].long())
+
+
+@pytest.mark.parametrize("missing", ["everything", "one file"])
+def test_a_root_without_mnist_is_named(tmp_path: Path, missing: str):
+    pytest.importorskip("torchvision")
+    if missing == "one file":
+        write_mnist(tmp_path, train=2, test=2)
+        (tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)) as caught:
+        mnist(tmp_path)
+    assert "four idx files" in str(caught.value)
+    assert str(Path("MNIST") / "raw") in str(caught.value)

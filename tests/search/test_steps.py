@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from captum_dcf.search import Adam, UnitGradient
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1.0, 1e30, 3e38])
+def test_a_unit_step_has_its_length_whatever_the_size_of_the_gradient(size: float):
+    direction = torch.randn(5, 100).sign() * torch.linspace(0.3, 1, 100)
+    z = torch.zeros(5, 100)
+    moved, _ = UnitGradient(0.7).step(z, direction * size, {})
+    torch.testing.assert_close(moved.norm(dim=1), torch.full((5,), 0.7))
+    # The smallest of these is stored with few digits, so its direction is only nearly that of the others.
+    torch.testing.assert_close(moved, -0.7 * direction / direction.norm(dim=1, keepdim=True), rtol=2e-4, atol=2e-5)
+
+
+def test_a_unit_step_by_hand():
+    z, gradient = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[3.0, -4.0], [0.0, 0.0]])
+    moved, state = UnitGradient(10.0).step(z, gradient, {})
+    torch.testing.assert_close(moved, torch.tensor([[-5.0, 9.0], [0.0, 0.0]]))
+    assert state == {}
+    assert z.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+def test_adam_walks_each_row_as_torch_does():
+    start = torch.randn(3, 4, dtype=torch.float64)
+    gradients = torch.randn(6, 3, 4, dtype=torch.float64) * torch.logspace(-8, 2, 6, dtype=torch.float64).view(6, 1, 1)
+    rows = [row.clone().requires_grad_() for row in start]
+    optimizers = [torch.optim.Adam([row], lr=0.03, betas=(0.8, 0.95), eps=1e-6) for row in rows]
+    rule = Adam(0.03, betas=(0.8, 0.95), eps=1e-6)
+    z, state = start, rule.start(start)
+    for gradient in gradients:
+        z, state = rule.step(z, gradient, state)
+        for row, optimizer, of_row in zip(rows, optimizers, gradient):
+            row.grad = of_row.clone()
+            optimizer.step()
+        torch.testing.assert_close(z, torch.stack(rows).detach())
+
+
+def test_adam_counts_the_steps_of_each_example():
+    # One that rested while the other moved goes on where it was.
+    rule, z, gradient = Adam(0.1), torch.zeros(2, 3), torch.ones(2, 3)
+    first, state = rule.step(z, gradient, rule.start(z))
+    rested = {name: torch.stack((value[0], torch.zeros_like(value[1]))) for name, value in state.items()}
+    second, _ = rule.step(torch.stack((first[0], z[1])), gradient, rested)
+    torch.testing.assert_close(second[1], first[0])
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
+def test_a_step_has_a_positive_length(wrong: float):
+    with pytest.raises(ValueError, match=str(wrong)):
+        UnitGradient(wrong)
+    with pytest.raises(ValueError, match=str(wrong)):
+        Adam(wrong)

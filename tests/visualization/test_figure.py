@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator
+from captum_dcf.visualization import counterfactual_figure
+
+
+@pytest.fixture
+def results():
+    torch.manual_seed(0)
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 6 * 6, 3))
+    method = DiffeomorphicCounterfactual(classifier, IdentityGenerator((3, 6, 6)))
+    inputs = torch.rand(4, 3, 6, 6)
+    return {
+        "weak": method.counterfactual(inputs, target=2, confidence=0.4),
+        "strong": method.counterfactual(inputs, target=2, confidence=0.6, max_steps=20),
+    }
+
+
+def test_a_row_has_input_reconstruction_and_two_panels_a_method(results):
+    figure = counterfactual_figure(results, rows=[0, 3], row_labels=["first", "last"])
+    panels = [axis for axis in figure.axes if axis.images and axis.get_label() != "<colorbar>"]
+    assert len(panels) == 2 * (2 + 2 * 2)
+    assert {axis.get_ylabel() for axis in panels} >= {"first", "last"}
+
+
+def test_all_differences_share_one_symmetric_scale_that_holds_them_all(results):
+    figure = counterfactual_figure(results, rows=[0, 1, 2, 3])
+    drawn = [axis.images[0] for axis in figure.axes if axis.images and axis.images[0].get_cmap().name == "RdBu_r"]
+    limits = {image.get_clim() for image in drawn}
+    assert len(limits) == 1
+    [(low, high)] = limits
+    assert low == -high
+    largest = max(float(result.attributions.sum(1).abs().max()) for result in results.values())
+    assert high == pytest.approx(largest)
+
+
+def test_what_is_drawn_is_what_was_found(results):
+    figure = counterfactual_figure(results, rows=[2])
+    drawn = [axis.images[0].get_array() for axis in figure.axes if axis.images and axis.get_label() != "<colorbar>"]
+    expected = results["strong"].counterfactuals[2].permute(1, 2, 0).numpy()
+    assert np.allclose(drawn[4], expected, atol=1e-6)
+
+
+def test_a_map_without_any_change_is_drawn(results):
+    same = {name: type(part)(**{**vars(part), "counterfactuals": part.inputs}) for name, part in results.items()}
+    counterfactual_figure(same, rows=[0]).savefig("/dev/null", format="png")
+
+
+def test_no_global_state_of_matplotlib_is_touched(results):
+    before = dict(matplotlib.rcParams)
+    counterfactual_figure(results, rows=[0])
+    assert dict(matplotlib.rcParams) == before
+    assert "matplotlib.pyplot" not in counterfactual_figure.__globals__
+
+
+def test_bad_input_is_named(results):
+    with pytest.raises(ValueError, match="received none"):
+        counterfactual_figure({}, rows=[0])
+    flat = results["weak"]
+    flat = type(flat)(**{**vars(flat), "inputs": flat.inputs.flatten(1)})
+    with pytest.raises(ValueError, match=r"\(4, 108\)"):
+        counterfactual_figure({"flat": flat}, rows=[0])

@@ -1,0 +1,96 @@
+r"""The models that are shipped: they load, they are what their cards say, and they turn fours into nines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from captum_dcf import DiffeomorphicCounterfactual, Generator, Status, zoo
+from captum_dcf.zoo.store import SHIPPED, build
+
+
+class Mnist(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
+    classifier: torch.nn.Module
+    generator: Generator
+
+
+def test_the_models_of_the_examples_are_there():
+    assert {"mnist-cnn", "mnist-glow"} <= set(zoo.names())
+
+
+def test_every_file_has_its_card_and_every_card_its_file():
+    files = {path for path in SHIPPED.iterdir() if path.suffix in (".json", ".safetensors")}
+    assert files == {SHIPPED / f"{name}{suffix}" for name in zoo.names() for suffix in (".json", ".safetensors")}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_shipped_model_is_what_its_card_says(name: str):
+    card = zoo.read_card(name)
+    weights = SHIPPED / f"{name}.safetensors"
+    assert card.name == name
+    assert card.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    for told in (card.data, card.training, card.figures, card.measured):
+        assert told
+    model = zoo.load(name)
+    assert not model.training
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in build(card).parameters())
+
+
+def test_shipped_weights_leave_room_in_the_wheel():
+    sizes = {name: (SHIPPED / f"{name}.safetensors").stat().st_size for name in zoo.names()}
+    assert sum(sizes.values()) < 25e6, sizes
+    assert sizes["mnist-glow"] <= 8e6
+
+
+def test_nothing_but_weights_and_cards_is_shipped():
+    assert {path.suffix for path in Path(SHIPPED).iterdir()} <= {".json", ".safetensors"}
+
+
+def test_mnist_glow_loses_nothing_of_the_bundled_digits(mnist: Mnist):
+    worst = 0.0
+    with torch.no_grad(), mnist.generator.frozen():
+        for part in mnist.images[::4].split(50):
+            worst = max(worst, (mnist.generator(part) - part).abs().max().item())
+    assert worst < 1e-4
+
+
+def test_mnist_glow_finds_digits_likelier_than_noise(mnist: Mnist):
+    with torch.no_grad():
+        of_digits = mnist.generator.log_prob(mnist.images[::50])
+        of_noise = mnist.generator.log_prob(torch.rand(20, 1, 28, 28))
+    assert of_digits.min() > of_noise.max()
+
+
+def test_mnist_cnn_knows_the_bundled_digits(mnist: Mnist):
+    with torch.no_grad():
+        predicted = torch.cat([mnist.classifier(part).argmax(1) for part in mnist.images.split(250)])
+    assert (predicted == mnist.labels).float().mean() >= 0.985
+
+
+def test_fours_become_nines(mnist: Mnist):
+    fours = mnist.images[mnist.labels == 4][:32]
+    result = DiffeomorphicCounterfactual(mnist.classifier, mnist.generator).counterfactual(fours, target=9)
+    assert Counter(result.statuses()) == {Status.FOUND: 32}
+    assert result.steps.float().mean() <= 10
+    assert result.counterfactuals.min() >= 0
+    assert result.counterfactuals.max() <= 1
+    assert result.reconstruction_error.abs().max() < 1e-4
+    with torch.no_grad():
+        assert (mnist.classifier(result.counterfactuals).softmax(1)[:, 9] > 0.99).all()
+
+
+def test_a_batch_of_digits_gives_what_each_gives_alone(mnist: Mnist):
+    digits, targets = mnist.images[400:404], [9, 7, 1, 9]
+    method = DiffeomorphicCounterfactual(mnist.classifier, mnist.generator)
+    together = method.counterfactual(digits, targets)
+    for row, target in enumerate(targets):
+        alone = method.counterfactual(digits[row : row + 1], target)
+        assert (alone.counterfactuals - together.counterfactuals[row]).abs().max() <= 1e-4
