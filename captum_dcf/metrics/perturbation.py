@@ -162,7 +162,7 @@ def _ranks(attributions: Tensor, images: Tensor) -> Tensor:
             f"received {tuple(attributions.shape)} and {tuple(images.shape)}"
         )
     importance = attributions.abs().sum(1, keepdim=True)
-    order = importance.flatten(1).argsort(1, descending=True, stable=True)
+    order = importance.flatten(1).argsort(dim=1, descending=True, stable=True)
     return order.argsort(1).view(importance.shape)
 
 

@@ -83,6 +83,8 @@ def inception_score(images: Tensor, network: Network | None = None, splits: int 
         probabilities = _features(images, None, _INCEPTION_CLASSES)
     else:
         probabilities = _features(images, network, _INCEPTION_CLASSES).softmax(1)
+    # The library takes 0 · log 0 for not a number.
+    probabilities = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)
     return _core().calculate_inception_score(probabilities.numpy(), splits)
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -100,7 +101,9 @@ def load(name: str, folder: str | Path = SHIPPED) -> nn.Module:
     received = _sha256(weights)
     if received != card.sha256:
         raise ValueError(f"{weights} was altered: its SHA-256 is {received}, the card says {card.sha256}")
-    model = build(card)
+    # The first weights are drawn only to be replaced: the caller's random state stays as it is.
+    with torch.random.fork_rng(devices=[]):
+        model = build(card)
     try:
         model.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
     except RuntimeError as error:
@@ -112,13 +115,16 @@ def build(card: Card) -> nn.Module:
     r"""The untrained model that a card describes.
 
     Raises:
-        ValueError: The card names an architecture that this version does not have.
+        ValueError: The card names an architecture that this version does not have, or arguments it does not take.
     """
     if card.architecture not in _ARCHITECTURES:
         raise ValueError(
             f"the card of {card.name!r} names the architecture {card.architecture!r}; known are {sorted(_ARCHITECTURES)}"
         )
-    return _imported(_ARCHITECTURES[card.architecture])(**card.arguments)
+    try:
+        return _imported(_ARCHITECTURES[card.architecture])(**card.arguments)
+    except TypeError as error:
+        raise ValueError(f"the card of {card.name!r} has arguments that do not fit {card.architecture!r}: {error}") from error
 
 
 def save(model: nn.Module, card: Card, folder: str | Path) -> Card:

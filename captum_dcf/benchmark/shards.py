@@ -1,0 +1,117 @@
+r"""Results on disk: one file per shard, which exists wholly or not at all, and the settings they belong to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ShardFolder", "write_whole"]
+
+
+class ShardFolder:
+    r"""The folder of one run.
+
+    Args:
+        path: Where ``settings.json`` and ``shards/`` are, or will be.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._shards = self.path / "shards"
+        self._settings = self.path / "settings.json"
+
+    def claim(self, described: Mapping[str, Any]) -> None:
+        r"""Makes the folder that of a run, or makes sure that it is already.
+
+        Raises:
+            ValueError: It is the folder of a run with other settings.
+            OSError: Nothing can be written there.
+        """
+        wanted = json.loads(json.dumps(described))
+        if not self._settings.is_file():
+            try:
+                self._shards.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _explained(error, self.path) from error
+            write_whole(self._settings, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
+            return
+        found = self.settings()
+        if found != wanted:
+            raise ValueError(
+                f"{self.path} holds a run with other settings: {'; '.join(_differences(found, wanted))}. "
+                "Choose another folder, or the same settings"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        r"""The settings of the run in this folder."""
+        if not self._settings.is_file():
+            raise FileNotFoundError(f"there is no benchmark in {str(self.path)!r}: it has no {self._settings.name}")
+        return json.loads(self._settings.read_text(encoding="utf-8"))
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        r"""The shards that are still to be made."""
+        return [number for number in numbers if not self._file(number).is_file()]
+
+    def write(self, number: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        r"""Writes one shard, a JSON object per row.
+
+        Raises:
+            OSError: It cannot be written; the other shards are intact.
+        """
+        write_whole(self._file(number), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        r"""The rows of all shards in the order of the images, one shard at a time."""
+        for path in sorted(self._shards.glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                yield json.loads(line)
+
+    def _file(self, number: int) -> Path:
+        return self._shards / f"{number:08d}.jsonl"
+
+
+def write_whole(path: Path, text: str) -> None:
+    r"""Writes a file under another name, and renames it once all of it is on the disk.
+
+    Raises:
+        OSError: It cannot be written; what was there is intact.
+    """
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        _remove(unfinished)
+        raise _explained(error, path) from error
+
+
+def _remove(path: Path) -> None:
+    # What cannot be written to can often not be removed either, and the first error is the one to be told.
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    full = "free some space" if error.errno == errno.ENOSPC else "is the folder writable?"
+    reason = error.strerror or str(error)
+    return OSError(f"cannot write {path}: {reason}; {full} Finished shards are intact: start again and it goes on")
+
+
+def _differences(found: Any, wanted: Any, place: str = "") -> list[str]:
+    """Where two settings differ, as the path to each place and the two values."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return [
+            difference
+            for name in dict.fromkeys([*found, *wanted])
+            for difference in _differences(found.get(name), wanted.get(name), f"{place}.{name}" if place else name)
+        ]
+    return [] if found == wanted else [f"{place} is {found!r} there and {wanted!r} here"]

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from toys import Rotated, images
+
+from captum_dcf.metrics import l1, l2_input, l2_latent, sparsity, ssim
+
+
+def test_distances_by_hand():
+    x = torch.zeros(2, 1, 2, 2)
+    changed = torch.tensor([[[[3.0, -4.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, 1.0]]]])
+    assert l1(x, changed).tolist() == [7.0, 1.0]
+    assert l2_input(x, changed).tolist() == [5.0, 1.0]
+    assert sparsity(x, changed).tolist() == [0.5, 0.75]
+
+
+def test_orthogonal_latents_keep_distances():
+    x, changed = images(5), images(5, seed=1)
+    torch.testing.assert_close(l2_latent(Rotated(), x, changed), l2_input(x, changed))
+
+
+def test_latent_distance_follows_the_scale_of_the_latents():
+    generator = Rotated()
+    with torch.no_grad():
+        generator.turn.mul_(3)
+    x, changed = images(5), images(5, seed=1)
+    torch.testing.assert_close(l2_latent(generator, x, changed), 3 * l2_input(x, changed))
+
+
+def test_one_changed_channel_is_a_changed_pixel():
+    x = torch.zeros(1, 3, 2, 2)
+    changed = x.clone()
+    changed[0, 1, 0, 0] = 0.5
+    changed[0, 2, 1, 1] = 0.4 / 255
+    assert sparsity(x, changed).tolist() == [0.75]
+    assert sparsity(x, changed, tolerance=0.0).tolist() == [0.5]
+
+
+def test_features_are_pixels_of_their_own():
+    assert sparsity(torch.zeros(1, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]])).tolist() == [0.75]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ssim_is_that_of_scikit_image(channels):
+    structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
+    x = torch.rand(3, channels, 20, 24)
+    changed = (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+    expected = [
+        structural_similarity(
+            a.double().numpy(),
+            b.double().numpy(),
+            channel_axis=0,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(x, changed)
+    ]
+    np.testing.assert_allclose(ssim(x, changed).numpy(), expected, atol=1e-4)
+
+
+def test_ssim_of_equal_images_and_of_one_image():
+    x = torch.rand(1, 1, 16, 16)
+    assert ssim(x, x).shape == (1,)
+    torch.testing.assert_close(ssim(x, x), torch.ones(1))
+
+
+@pytest.mark.parametrize("measure", [l1, l2_input, sparsity, ssim])
+def test_other_shape_is_refused(measure):
+    with pytest.raises(ValueError, match=r"\(2, 1, 16, 16\) and \(1, 1, 16, 16\)"):
+        measure(torch.zeros(2, 1, 16, 16), torch.zeros(1, 1, 16, 16))
+
+
+def test_image_smaller_than_the_window_is_refused():
+    with pytest.raises(ValueError, match="at least 11"):
+        ssim(torch.zeros(1, 1, 10, 28), torch.zeros(1, 1, 10, 28))
+
+
+def test_missing_torchmetrics_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    with pytest.raises(ImportError, match=r'pip install "captum_dcf\[metrics\]"'):
+        ssim(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from toys import Rotated, images
+
+from captum_dcf import Generator
+from captum_dcf.metrics import im1, im2, reconstruction_share
+
+
+def off_by(amount):
+    r"""An autoencoder that is wrong by ``amount`` in each of the 16 pixels: by 4 · ``amount`` in Euclidean distance."""
+    return lambda x: x + amount
+
+
+def test_im1_by_hand():
+    x = images(3)
+    autoencoders = {4: off_by(0.5), 9: off_by(0.1)}
+    torch.testing.assert_close(im1(x, 9, 4, autoencoders), torch.full((3,), 0.2))
+    torch.testing.assert_close(im1(x, 4, 9, autoencoders), torch.full((3,), 5.0))
+
+
+def test_im2_by_hand():
+    x = torch.full((2, 1, 4, 4), 0.5)
+    # 4 · |0.3 - 0.1| / (16 · 0.5)
+    measured = im2(x, 1, [off_by(0.0), off_by(0.3)], off_by(0.1))
+    torch.testing.assert_close(measured, torch.full((2,), 0.1))
+
+
+def test_each_example_goes_to_the_autoencoder_of_its_class():
+    x, autoencoders = images(4), [off_by(0.1), off_by(0.2), off_by(0.4)]
+    target, source = torch.tensor([0, 1, 2, 0]), torch.tensor([2, 2, 1, 1])
+    together = im1(x, target, source, autoencoders)
+    torch.testing.assert_close(together, torch.tensor([0.25, 0.5, 2.0, 0.5]))
+    alone = [im1(x[i : i + 1], int(target[i]), int(source[i]), autoencoders) for i in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_perfect_autoencoders_give_zero_and_not_nan():
+    x = images(2)
+    assert im1(x, 0, 1, [off_by(0.0)] * 2).tolist() == [0.0, 0.0]
+    assert im2(torch.zeros_like(x), 0, [off_by(0.0)], off_by(0.0)).tolist() == [0.0, 0.0]
+
+
+def test_modules_and_generators_are_autoencoders():
+    x = images(2)
+    assert im1(x, 0, 1, nn.ModuleList([nn.Identity(), nn.ReLU()])).shape == (2,)
+    assert (im1(x, 0, 1, [Rotated(), off_by(1.0)]) < 1e-5).all()
+
+
+def test_nothing_carries_a_gradient():
+    assert not im1(images(2), 0, 1, [Rotated(), Rotated()]).requires_grad
+
+
+@pytest.mark.parametrize("autoencoders", [{4: off_by(0.1)}, [off_by(0.1)] * 5])
+def test_class_without_an_autoencoder_is_refused(autoencoders):
+    with pytest.raises(ValueError, match=r"class 9 has no autoencoder.*4"):
+        im1(images(2), 9, 4, autoencoders)
+    with pytest.raises(ValueError, match="class 9 has no autoencoder"):
+        im2(images(2), torch.tensor([4, 9]), autoencoders, off_by(0.0))
+
+
+def test_autoencoder_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="autoencoder of class 0 changes the shape"):
+        im1(images(2), 0, 0, [lambda x: x.flatten(1)])
+    with pytest.raises(ValueError, match="keep the shape"):
+        im2(images(2), 0, [off_by(0.1)], lambda x: x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (torch.tensor([0]), ValueError, r"\(2, 1, 4, 4\), target is \(1,\)"),
+        (torch.tensor([0.0, 1.0]), TypeError, "integer tensor"),
+        (1.0, TypeError, "integer tensor"),
+        (True, TypeError, "integer tensor"),
+        (-1, ValueError, "at least 0"),
+    ],
+)
+def test_wrong_target_is_refused(target, error, message):
+    with pytest.raises(error, match=message):
+        im1(images(2), target, 0, [off_by(0.1), off_by(0.1)])
+
+
+class Darker(Generator):
+    r"""Reconstructs every image darker by 0.1 in each pixel."""
+
+    def encode(self, x):
+        return x.flatten(1) - 0.1
+
+    def decode(self, z):
+        return z.view(-1, 1, 4, 4)
+
+
+def test_reconstruction_share_by_hand():
+    x = images(2)
+    # From x to the reconstruction 4 · 0.1, from there to x' 4 · 0.3.
+    torch.testing.assert_close(reconstruction_share(Darker(), x, x + 0.2), torch.full((2,), 0.25))
+    torch.testing.assert_close(reconstruction_share(Darker(), x, x - 0.1), torch.ones(2))
+
+
+def test_exact_generator_has_no_share():
+    x = images(2)
+    assert (reconstruction_share(Rotated(), x, images(2, seed=1)) < 1e-5).all()
+
+
+def test_nothing_changed_is_no_share():
+    class Same(Darker):
+        def encode(self, x):
+            return x.flatten(1)
+
+    x = images(2)
+    assert reconstruction_share(Same(), x, x).tolist() == [0.0, 0.0]
