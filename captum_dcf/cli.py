@@ -100,6 +100,28 @@ def reproduce(data: str, root: Path | None, out: Path, source: int, target: int)
         raise ImportError(f'the tables need {error.name}: pip install "captum_dcf[metrics]"') from error
 
 
+@main.command()
+@click.argument("plan")
+@click.option("--out", required=True, type=FOLDER, help="Folder for tables and shards; goes on with what is there.")
+@click.option("--root", type=FOLDER, help="Folder with the whole data set; the bundled digits otherwise.")
+@click.option("--images", type=click.IntRange(min=1), help="Use only so many images, for a trial.")
+@click.option("--confidence", multiple=True, type=float, help="Λ, instead of those of the plan; may be repeated.")
+@click.option("--device", default="cpu", show_default=True, help="Where to search: cpu, cuda or mps.")
+def benchmark(
+    plan: str, out: Path, root: Path | None, images: int | None, confidence: tuple[float, ...], device: str
+) -> None:
+    r"""Compare methods by measures: PLAN is mnist, mnist-saliency or a TOML file of your own.
+
+    For several processes: torchrun --nproc-per-node 4 -m captum_dcf benchmark PLAN --out DIR
+    """
+    from captum_dcf.benchmark import read_plan, run
+    from captum_dcf.benchmark.processes import is_first
+
+    run(read_plan(plan, root, images, confidence, device), out, show_progress=True)
+    if is_first():
+        click.echo((out / "report.md").read_text(encoding="utf-8"))
+
+
 def _complain(message: str) -> None:
     click.echo(f"captum-dcf: {' '.join(message.split())}", err=True)
 

@@ -4,17 +4,18 @@ With J = ∂g/∂z and its singular values σ, the inverse induced metric is J J
 space of the data manifold, the others leave it (Dombrowski et al., 2024, https://arxiv.org/abs/2206.05075).
 
 ``decode`` is a function of latents (N, D), such as ``generator.decode``, that gives one image per latent, each of them
-independent of the others; where it is not made of torch's own operations, it must support ``torch.func.jvp`` and
-batched gradients. For a flow call these functions within ``generator.frozen()``, which saves work. Images are flattened
-to (N, P). Results have the dtype and device of the latents and carry no gradient.
+independent of the others. Where D is far below P, and for a ``rank``, it must support forward-mode differentiation, as
+torch's own operations do. For a flow call these functions within ``generator.frozen()``, which saves work. Images are
+flattened to (N, P). Results have the dtype and device of the latents and carry no gradient.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "first_order_error",
@@ -186,8 +187,9 @@ def first_order_error(
 
     .. math:: \| g(z + \lambda \nabla_z f(g(z))) - g(z) - \lambda J J^T \nabla_x f(g(z)) \|_2
 
-    Divided by λ² it stays bounded as λ falls, until rounding takes over (below λ of about 1e-3 in float32: use float64
-    latents and modules for smaller ones).
+    Divided by λ² it stays bounded as λ falls, where decoder and objective are smooth (networks with ReLU are, but for
+    latents whose step crosses a kink) and until rounding takes over: in float32 below λ of about 1e-3, so use float64
+    latents and modules for smaller ones.
 
     Args:
         decode: Latents (N, D) to images.
@@ -258,15 +260,20 @@ def _push(decode: Decode, latents: Tensor, directions: Tensor, batch_size: int) 
 
 
 def _pull(decode: Decode, latents: Tensor, directions: Tensor, batch_size: int) -> Tensor:
-    # uᵀ J for K directions u per latent, (N, K, P): (N, K, D).
+    # uᵀ J for K directions u per latent, (N, K, P): (N, K, D). Copies of each latent are decoded once; every backward
+    # pass then serves as many directions.
+    number = directions.shape[1]
+    passes = math.ceil(len(latents) * number / batch_size)
+    copies = math.ceil(number / passes)
     with torch.enable_grad():
-        leaf = latents.detach().requires_grad_()
+        leaf = latents.detach().repeat_interleave(copies, 0).requires_grad_()
         images = decode(leaf)
     products = []
-    for part in directions.transpose(0, 1).split(max(1, batch_size // len(latents))):
-        cotangents = part.reshape(len(part), *images.shape)
-        products += torch.autograd.grad(images, leaf, cotangents, retain_graph=True, is_grads_batched=True)
-    return torch.cat(products).transpose(0, 1)
+    for part in directions.split(copies, dim=1):
+        padded = nn.functional.pad(part, (0, 0, 0, copies - part.shape[1]))
+        [product] = torch.autograd.grad(images, leaf, padded.reshape(images.shape), retain_graph=True)
+        products.append(product.unflatten(0, (len(latents), copies)))
+    return torch.cat(products, dim=1)[:, :number]
 
 
 def _pixels(decode: Decode, latents: Tensor) -> int:

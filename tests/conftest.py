@@ -2,13 +2,11 @@ r"""Fixtures of all tests. The toys behind them stand in toys.py."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import matplotlib
 import pytest
 import torch
-from torch import Tensor, nn
-from toys import RowClassifier, Rotated
+from torch import nn
+from toys import Mnist, Rotated, RowClassifier
 
 from captum_dcf import DiffeomorphicCounterfactual, Generator
 
@@ -28,15 +26,6 @@ def generator() -> Generator:
 @pytest.fixture
 def method(classifier: nn.Module, generator: Generator) -> DiffeomorphicCounterfactual:
     return DiffeomorphicCounterfactual(classifier, generator)
-
-
-class Mnist(NamedTuple):
-    r"""The bundled digits and the shipped models."""
-
-    images: Tensor
-    labels: Tensor
-    classifier: nn.Module
-    generator: Generator
 
 
 @pytest.fixture(scope="session")

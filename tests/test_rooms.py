@@ -114,9 +114,7 @@ def test_measures_do_not_import_attr(room: str):
 def test_attr_imports_search_generators_and_captum():
     rooms = "captum_dcf.attr", "captum_dcf.search", "captum_dcf.generators"
     others = "torch", "captum", "tqdm"
-    wrong = [
-        one for one in of_room("attr") if not (is_standard(one) or one.top in others or leads_to(one, *rooms))
-    ]
+    wrong = [one for one in of_room("attr") if not (is_standard(one) or one.top in others or leads_to(one, *rooms))]
     assert of_room("attr")
     assert not wrong, list(map(str, wrong))
 
@@ -152,12 +150,7 @@ def test_one_module_imports_private_names_of_captum():
 
 def test_heavy_packages_are_not_loaded_before_they_are_needed():
     # By their parents' __init__: what is imported whenever the package is.
-    wrong = [
-        one
-        for room in ("search", "attr")
-        for one in of_room(room)
-        if one.top in HEAVY and not one.is_lazy
-    ]
+    wrong = [one for room in ("search", "attr") for one in of_room(room) if one.top in HEAVY and not one.is_lazy]
     assert not wrong, list(map(str, wrong))
 
 
@@ -169,8 +162,10 @@ def _loaded(code: str) -> set[str]:
 
 def test_importing_it_loads_what_captum_attr_loads():
     # One process, since what is loaded by chance on the way differs between two.
-    new = _loaded("import captum.attr, captum.robust\nbefore = set(sys.modules)\nimport captum_dcf\n"
-                  "for name in before: del sys.modules[name]\nimport sys")
+    new = _loaded(
+        "import captum.attr, captum.robust\nbefore = set(sys.modules)\nimport captum_dcf\n"
+        "for name in before: del sys.modules[name]\nimport sys"
+    )
     assert new - sys.stdlib_module_names - {"__main__"} == {"captum_dcf"}
 
 

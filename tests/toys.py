@@ -2,6 +2,8 @@ r"""Models and generators small enough to be reckoned with by hand; images are 1
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -43,3 +45,12 @@ class Rotated(Generator):
 def images(count: int, seed: int = 0) -> Tensor:
     r"""Images between 0.3 and 0.6, of which :class:`RowClassifier` is sure of none."""
     return 0.3 + 0.3 * torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+class Mnist(NamedTuple):
+    r"""The bundled digits and the shipped models."""
+
+    images: Tensor
+    labels: Tensor
+    classifier: nn.Module
+    generator: Generator

@@ -56,7 +56,7 @@ def check_modules(modules: list[nn.Module]) -> None:
                 raise ValueError(f"{place} ({type(part).__name__}) uses batch statistics: call .eval() on the model first")
             # normflows' ActNorm, until it has seen data, takes its scale from the next batch, for good.
             if not getattr(part, "data_dep_init_done", True):
-                raise ValueError(f"{place} ({type(part).__name__}) has not seen data yet: train the flow or load its weights")
+                raise ValueError(f"{place} ({type(part).__name__}) has not seen data yet: train the flow first")
             if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
                 raise ValueError(f"{place} ({type(part).__name__}) is in training mode: call .eval() on the model first")
 

@@ -45,7 +45,8 @@ def select_classes(output: Tensor, indices: Tensor) -> Tensor:
         return output
     _check_range(indices[:, 1:], output.shape[2:], output)
     rows = torch.arange(len(output), device=output.device)
-    return output[(rows, slice(None), *indices[:, 1:].unbind(1))]
+    place = (rows, slice(None), *indices[:, 1:].unbind(1))
+    return output[place]
 
 
 def select_outputs(output: Tensor, indices: Tensor) -> Tensor:
@@ -53,7 +54,8 @@ def select_outputs(output: Tensor, indices: Tensor) -> Tensor:
     _check_dimensions(output, indices)
     _check_range(indices, output.shape[1:], output)
     rows = torch.arange(len(output), device=output.device)
-    return output[(rows, *indices.unbind(1))]
+    place = (rows, *indices.unbind(1))
+    return output[place]
 
 
 def _from_tensor(target: Tensor, device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from captum_dcf.attr._batches import BatchSize, check_batch_size, is_out_of_memory, search_in_batches
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._checks import check_inputs, check_modules, frozen_parameters, modules_of, single_tensor
+from captum_dcf.attr._predict import of_rows, predictor
 from captum_dcf.attr._target import parse_target, select_classes, select_outputs
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import OUTPUT_KINDS, Goal, OutputKind, ReachClass
@@ -204,7 +205,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
 
                 def search(start: int, stop: int) -> Counterfactual:
                     rows = torch.arange(start, stop, device=own.device)
-                    predict_part = _of_rows(predict, rows)
+                    predict_part = of_rows(predict, rows)
                     on_round = bar(stop)
                     query = Query(own[rows], predict_part, goal.take(rows), max_steps, refine, keep_path, on_round)
                     part = self.search(query)
@@ -263,55 +264,15 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             raise TypeError(f"goal must be a captum_dcf Goal, received {type(goal).__name__}")
         if goal is not None:
             goal.check_length(len(inputs))
-        arguments = additional if isinstance(additional, tuple) else () if additional is None else (additional,)
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         select = select_classes if goal is None else select_outputs
+        raw = predictor(self.forward_func, additional, len(inputs))
 
         def predict(images: Tensor, rows: Tensor) -> Tensor:
-            output = _called(
-                self.forward_func, images, [_rows_of(argument, rows, len(inputs)) for argument in arguments]
-            )
-            _check_output(output, images)
-            output = output if output.dtype in (torch.float32, torch.float64) else output.float()
+            output = raw(images, rows)
             return output if indices is None else select(output, indices[rows])
 
         return goal or ReachClass(indices[:, 0], confidence, self.output), predict
-
-
-def _rows_of(argument: Any, rows: Tensor, examples: int) -> Any:
-    if not isinstance(argument, Tensor):
-        return argument
-    if argument.ndim > 0 and len(argument) == examples:
-        return argument[rows.to(argument.device)]
-    # One that was made in inference mode cannot be differentiated through; its copy can.
-    return argument.clone() if argument.is_inference() else argument
-
-
-def _called(forward_func: Callable[..., Any], images: Tensor, arguments: list[Any]) -> Any:
-    try:
-        return forward_func(images, *arguments)
-    except RuntimeError as error:
-        # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory, ...) are no wrong input.
-        if type(error) is not RuntimeError or is_out_of_memory(error):
-            raise
-        received = f"images of shape {tuple(images.shape)}, {images.dtype} on {images.device}"
-        raise ValueError(f"forward_func cannot take {received}: {error}") from error
-
-
-def _of_rows(predict: Callable[[Tensor, Tensor], Tensor], part: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda images, rows: predict(images, part[rows])
-
-
-def _check_output(output: Any, images: Tensor) -> None:
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"forward_func must return a tensor, received {type(output).__name__}; "
-            "wrap it, for instance as lambda x: model(x).logits"
-        )
-    if output.ndim == 0 or len(output) != len(images):
-        raise ValueError(f"forward_func must give one output per example: {tuple(output.shape)} for {len(images)} images")
-    if output.dtype == torch.bool or not output.is_floating_point():
-        raise ValueError(f"forward_func must give floating point outputs that can be differentiated, received {output.dtype}")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -73,6 +73,7 @@ class PerturbationCounterfactual(CounterfactualAttribution):
         r"""One run of the perturbation, for all examples at once."""
         reason = "only the end of the perturbation is known"
         refuse(self, query, reason, reason)
+        _check_goal(query.goal)
         result = begin_in_pixels(self, query)
         rows = searching_rows(result)
         if len(rows):
@@ -93,10 +94,7 @@ class PerturbationCounterfactual(CounterfactualAttribution):
         return images.detach()
 
     def _arguments_of(self, goal: Goal, examples: int, device: torch.device) -> dict[str, Any]:
-        if not isinstance(goal, (ReachClass, LeaveClass)):
-            raise ValueError(
-                f"PerturbationCounterfactual accepts target=, ReachClass and LeaveClass, received {type(goal).__name__}"
-            )
+        assert isinstance(goal, (ReachClass, LeaveClass))
         labels = torch.as_tensor(goal.label, device=device).expand(examples)
         return {"target": labels, "targeted": isinstance(goal, ReachClass)}
 
@@ -120,3 +118,9 @@ class PerturbationCounterfactual(CounterfactualAttribution):
                 "forward function without them; give that function the arguments, for instance by functools.partial"
             )
         return super()._resolve(inputs, target, additional, confidence, goal)
+
+
+def _check_goal(goal: Goal) -> None:
+    if not isinstance(goal, (ReachClass, LeaveClass)):
+        name = type(goal).__name__
+        raise ValueError(f"PerturbationCounterfactual accepts target=, ReachClass and LeaveClass, received {name}")

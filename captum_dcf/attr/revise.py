@@ -18,6 +18,10 @@ from captum_dcf.search.step import Adam, StepRule
 
 __all__ = ["Revise"]
 
+# The slope of |x - g(z)| is its sign, but rises evenly within this difference: a reconstruction by a flow differs from
+# the input by rounding only, whose sign means nothing and depends on the size of the batch.
+ROUNDING = 1e-3
+
 
 class Revise(DiffeomorphicCounterfactual):
     r"""Counterfactuals by gradient steps on ℓ(f(g(z)), t) + λ ‖x - g(z)‖₁ from z = g⁻¹(x).
@@ -32,7 +36,8 @@ class Revise(DiffeomorphicCounterfactual):
     Args:
         forward_func: The model: images (N, ...), and additional arguments, to outputs.
         generator: Coordinates of the data.
-        distance_weight: λ. The distance is a sum over pixels, so it belongs to the size of the images.
+        distance_weight: λ. The distance is a sum over pixels, so λ belongs to the size of the images; the default is
+            for 28×28. The greater it is, the nearer the counterfactuals and the fewer of them are found.
         step_rule: How latents move; ``Adam(0.05)`` by default.
         output: What the model gives: ``"logits"``, ``"probabilities"`` or ``"binary_logit"``.
     """
@@ -41,7 +46,7 @@ class Revise(DiffeomorphicCounterfactual):
         self,
         forward_func: Callable[..., Tensor],
         generator: Generator,
-        distance_weight: float = 0.01,
+        distance_weight: float = 0.001,
         step_rule: StepRule | None = None,
         output: OutputKind = "logits",
     ) -> None:
@@ -54,8 +59,8 @@ class Revise(DiffeomorphicCounterfactual):
         r"""The ascent of :class:`DiffeomorphicCounterfactual` on the loss with the distance."""
 
         def predict(images: Tensor, rows: Tensor) -> Tensor:
-            pull = self.distance_weight * (images.detach() - query.inputs[rows]).sign()
-            return query.predict(_WithPull.apply(images, pull), rows)
+            slope = ((images.detach() - query.inputs[rows]) / ROUNDING).clamp(-1, 1)
+            return query.predict(_WithPull.apply(images, self.distance_weight * slope), rows)
 
         return super().search(replace(query, predict=predict))
 

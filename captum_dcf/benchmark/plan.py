@@ -170,11 +170,11 @@ class Plan:
     def __post_init__(self) -> None:
         _check_methods(self.methods)
         _check_measures(self.measures)
-        for name, value, least in (("shard_size", self.shard_size, 1), ("target", self.target, 0), ("seed", self.seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, received {type(value).__name__}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, received {value}")
+        _check_count("shard_size", self.shard_size, 1)
+        _check_count("target", self.target, 0)
+        _check_count("seed", self.seed, 0)
+        if not hasattr(self.images, "__len__") or not hasattr(self.images, "__getitem__"):
+            raise TypeError(f"images must be a map-style dataset with a length, received {type(self.images).__name__}")
         if not self.length:
             raise ValueError("there must be at least one image, received an empty dataset")
 
@@ -248,6 +248,13 @@ def _attributions(inputs: Tensor, outcome: Outcome) -> Tensor:
     if isinstance(outcome, Tensor):
         return outcome - inputs
     return outcome.attributions
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, received {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, received {value}")
 
 
 def _check_methods(methods: Any) -> None:

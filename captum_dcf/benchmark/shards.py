@@ -6,10 +6,11 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["ShardFolder", "write_whole"]
+__all__ = ["ShardFolder", "whole_file", "write_whole"]
 
 
 class ShardFolder:
@@ -75,7 +76,14 @@ class ShardFolder:
 
 
 def write_whole(path: Path, text: str) -> None:
-    r"""Writes a file under another name, and renames it once all of it is on the disk.
+    r"""Writes a text as :func:`whole_file` does."""
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    r"""A file that is written under another name, and renamed once all of it is on the disk.
 
     Raises:
         OSError: It cannot be written; what was there is intact.
@@ -83,7 +91,7 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".tmp")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -101,9 +109,9 @@ def _remove(path: Path) -> None:
 
 
 def _explained(error: OSError, path: Path) -> OSError:
-    full = "free some space" if error.errno == errno.ENOSPC else "is the folder writable?"
+    advice = "Free some space" if error.errno == errno.ENOSPC else "Choose a folder that can be written to"
     reason = error.strerror or str(error)
-    return OSError(f"cannot write {path}: {reason}; {full} Finished shards are intact: start again and it goes on")
+    return OSError(f"cannot write {path}: {reason}. {advice}; finished shards are intact, and the same command goes on")
 
 
 def _differences(found: Any, wanted: Any, place: str = "") -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
-from captum_dcf.generators.frozen import FrozenLayer, frozen_layers, run_layers
+from captum_dcf.generators.frozen import FrozenLayer, frozen_layers, run_inverse, run_layers
 from captum_dcf.generators.reversible import run_reversibly
 
 __all__ = ["NormalizingFlowGenerator"]
@@ -61,6 +61,8 @@ class NormalizingFlowGenerator(Generator):
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
+        if self._frozen_levels is not None:
+            return self._encode_frozen(x, self._frozen_levels)
         if isinstance(self.flow, nf.MultiscaleFlow):
             latents, _ = self.flow.inverse_and_log_det(x)
             return torch.cat([z.flatten(1) for z in latents], dim=1)
@@ -70,7 +72,7 @@ class NormalizingFlowGenerator(Generator):
         r"""Latents (N, D) to images (N, C, H, W)."""
         latents = self._unpack(z)
         if self._frozen_levels is not None:
-            return self._decode_frozen(latents)
+            return self._decode_frozen(latents, self._frozen_levels)
         if isinstance(self.flow, nf.MultiscaleFlow):
             return self.flow.forward_and_log_det(latents)[0]
         return self.flow.forward(latents[0])
@@ -110,10 +112,20 @@ class NormalizingFlowGenerator(Generator):
         finally:
             self._frozen_levels = outer
 
-    def _decode_frozen(self, latents: list[Tensor]) -> Tensor:
-        assert self._frozen_levels is not None
+    def _encode_frozen(self, x: Tensor, levels: list[list[FrozenLayer]]) -> Tensor:
+        transform = getattr(self.flow, "transform", None)
+        z = x if transform is None else transform.inverse(x)[0]
+        latents: list[Tensor] = []
+        for level in reversed(range(len(levels))):
+            z = run_inverse(levels[level], z)
+            if level > 0:
+                (z, left_behind), _ = self.flow.merges[level - 1].inverse(z)
+                latents.insert(0, left_behind)
+        return torch.cat([latent.flatten(1) for latent in (z, *latents)], dim=1)
+
+    def _decode_frozen(self, latents: list[Tensor], levels: list[list[FrozenLayer]]) -> Tensor:
         z = latents[0]
-        for level, layers in enumerate(self._frozen_levels):
+        for level, layers in enumerate(levels):
             if level > 0:
                 z, _ = self.flow.merges[level - 1]([z, latents[level]])
             z = _RUNNERS[self.memory](layers, z)

@@ -1,4 +1,4 @@
-r"""The decoder of a normalizing flow as a list of layers, with all that depends on parameters alone computed once.
+r"""A normalizing flow as a list of layers, with all that depends on parameters alone computed once.
 
 normflows assembles and inverts the matrix of every 1×1 convolution at every call, in float64, which MPS does not have.
 Here this is done once per search; ActNorm, a constant scale and shift per channel, is folded into it. No layer computes
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 
 import normflows as nf
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FrozenLayer", "frozen_layers", "run_layers"]
+__all__ = ["FrozenLayer", "frozen_layers", "run_inverse", "run_layers"]
 
 # What normflows' couplings do with the raw value their network gives for the scale.
 _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -34,6 +33,10 @@ class FrozenLayer(ABC):
         r"""The layer's output y, (N, ...), for its input z, (N, ...)."""
 
     @abstractmethod
+    def inverse(self, y: Tensor) -> Tensor:
+        r"""The input z that gives the output y."""
+
+    @abstractmethod
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         r"""From the output y and a loss's gradient in y: the input z and the gradient in z, both detached."""
 
@@ -45,20 +48,17 @@ def frozen_layers(flows: Iterable[nf.flows.Flow]) -> list[FrozenLayer]:
     does not know are called as they are.
     """
     layers: list[FrozenLayer] = []
-    pending: tuple[Tensor, Tensor] | None = None  # a 1×1 convolution, waiting for an ActNorm to take in
     for flow in _flattened(flows):
+        previous = layers[-1] if layers else None
         if isinstance(flow, nf.flows.Invertible1x1Conv):
-            layers += _convolution(pending)
-            weight = _inverse_weight(flow)
-            pending = weight, weight.new_zeros(len(weight))
-        elif isinstance(flow, nf.flows.ActNorm) and pending is not None and _is_per_channel(flow):
-            scale, shift = flow.s.detach().exp().flatten(), flow.t.detach().flatten()
-            pending = scale[:, None] * pending[0], scale * pending[1] + shift
+            layers.append(_Convolution.of(flow))
+        elif isinstance(flow, nf.flows.ActNorm) and isinstance(previous, _Convolution) and _is_per_channel(flow):
+            layers[-1] = previous.followed_by(flow)
+        elif _splits_channels(flow):
+            layers.append(_Coupling(flow))
         else:
-            layers += _convolution(pending)
-            pending = None
-            layers.append(_Coupling(flow) if _splits_channels(flow) else _AsItIs(flow))
-    return layers + _convolution(pending)
+            layers.append(_AsItIs(flow))
+    return layers
 
 
 def run_layers(layers: Sequence[FrozenLayer], z: Tensor) -> Tensor:
@@ -68,24 +68,42 @@ def run_layers(layers: Sequence[FrozenLayer], z: Tensor) -> Tensor:
     return z
 
 
-class _Convolution(FrozenLayer):
-    """A 1×1 convolution with a bias."""
+def run_inverse(layers: Sequence[FrozenLayer], y: Tensor) -> Tensor:
+    r"""The input for which :func:`run_layers` gives ``y``."""
+    for layer in reversed(layers):
+        y = layer.inverse(y)
+    return y
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight = weight[:, :, None, None]
-        self.bias = bias
+
+class _Convolution(FrozenLayer):
+    """A 1×1 convolution, given by its matrix and that of its inverse, and a shift per channel."""
+
+    def __init__(self, matrix: Tensor, inverse_matrix: Tensor, shift: Tensor) -> None:
+        self.matrix = matrix
+        self.inverse_matrix = inverse_matrix
+        self.shift = shift
+        self.inverse_shift = -inverse_matrix @ shift
+
+    @classmethod
+    def of(cls, flow: nf.flows.Invertible1x1Conv) -> _Convolution:
+        with torch.no_grad():
+            inverse_matrix = (flow._assemble_W() if flow.use_lu else flow.W).detach().clone()
+        # In float64 on the CPU, whatever the device of the search: once, before it begins, and exact to rounding.
+        matrix = torch.linalg.inv(inverse_matrix.cpu().double()).to(inverse_matrix)
+        return cls(matrix, inverse_matrix, matrix.new_zeros(len(matrix)))
+
+    def followed_by(self, flow: nf.flows.ActNorm) -> _Convolution:
+        scale, shift = flow.s.detach().exp().flatten(), flow.t.detach().flatten()
+        return _Convolution(scale[:, None] * self.matrix, self.inverse_matrix / scale, scale * self.shift + shift)
 
     def __call__(self, z: Tensor) -> Tensor:
-        return F.conv2d(z, self.weight, self.bias)
+        return F.conv2d(z, self.matrix[:, :, None, None], self.shift)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return F.conv2d(y, self.inverse_matrix[:, :, None, None], self.inverse_shift)
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weight, bias = self._inverse
-        return F.conv2d(y, weight, bias), F.conv2d(gradient, self.weight.transpose(0, 1))
-
-    @cached_property
-    def _inverse(self) -> tuple[Tensor, Tensor]:
-        weight = _inverted(self.weight.flatten(1))
-        return weight[:, :, None, None], -weight @ self.bias
+        return self.inverse(y), F.conv2d(gradient, self.matrix.T[:, :, None, None])
 
 
 class _Coupling(FrozenLayer):
@@ -101,6 +119,11 @@ class _Coupling(FrozenLayer):
         kept, moved = self._split(z)
         scale, shift = self._affine(kept)
         return self._join(kept, moved * scale + shift)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        kept, moved = self._split(y)
+        scale, shift = self._affine(kept)
+        return self._join(kept, (moved - shift) / scale)
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         # The kept half is the same in z and y, so one pass through the network serves the inverse and the gradient.
@@ -141,9 +164,12 @@ class _AsItIs(FrozenLayer):
     def __call__(self, z: Tensor) -> Tensor:
         return self.flow(z)[0]
 
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.flow.inverse(y)[0]
+
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            z = self.flow.inverse(y)[0]
+            z = self.inverse(y)
         with torch.enable_grad():
             z.requires_grad_()
             (gradient,) = torch.autograd.grad(self(z), z, gradient)
@@ -163,19 +189,5 @@ def _splits_channels(flow: nf.flows.Flow) -> bool:
     return type(flow) is nf.flows.AffineCouplingBlock and flow.flows[0].mode in ("channel", "channel_inv")
 
 
-def _inverse_weight(flow: nf.flows.Invertible1x1Conv) -> Tensor:
-    with torch.no_grad():
-        return _inverted(flow._assemble_W() if flow.use_lu else flow.W)
-
-
-def _inverted(matrix: Tensor) -> Tensor:
-    # In float64 on the CPU, whatever the device of the search: once, before it begins, and exact to rounding.
-    return torch.linalg.inv(matrix.detach().cpu().double()).to(device=matrix.device, dtype=matrix.dtype)
-
-
 def _is_per_channel(flow: nf.flows.ActNorm) -> bool:
     return flow.s.numel() == flow.s.shape[1] and bool(flow.data_dep_init_done)
-
-
-def _convolution(pending: tuple[Tensor, Tensor] | None) -> list[FrozenLayer]:
-    return [] if pending is None else [_Convolution(*pending)]

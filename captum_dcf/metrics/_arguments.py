@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ForwardFunc", "check_same_shape", "class_indices", "class_probabilities", "missing_extra", "run_model"]
+__all__ = ["ForwardFunc", "check_same_shape", "class_indices", "class_probabilities", "run_model"]
 
 ForwardFunc = Callable[..., Tensor]
 
@@ -70,8 +70,3 @@ def class_probabilities(output: Tensor, target: Tensor) -> Tensor:
     if (target >= output.shape[1]).any():
         raise ValueError(f"the model has the classes 0 to {output.shape[1] - 1}, received class {int(target.max())}")
     return output.softmax(1)
-
-
-def missing_extra(package: str, error: ImportError) -> ImportError:
-    r"""The error to raise where an optional package of the extra ``metrics`` is not installed."""
-    return ImportError(f'{package} is needed here ({error}): pip install "captum_dcf[metrics]"')

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_dcf.metrics._arguments import missing_extra
-
 __all__ = ["frechet_distance", "inception_score"]
 
 Network = Callable[[Tensor], Tensor]
@@ -121,5 +119,6 @@ def _core() -> Any:
     try:
         from pytorch_image_generation_metrics import core
     except ImportError as error:
-        raise missing_extra("pytorch-gan-metrics", error) from error
+        message = f'pytorch-gan-metrics is needed here ({error}): pip install "captum_dcf[metrics]"'
+        raise ImportError(message) from error
     return core

@@ -212,7 +212,7 @@ def _move(
     stepped, state = rule.step(trials.latents, judged.gradient, trials.state)
     half_way = trials.origins + (trials.latents - trials.origins) / 2
     latents = torch.where(usable[:, None], stepped, half_way)
-    state = {name: torch.where(usable[:, None], value, trials.state[name]) for name, value in state.items()}
+    state = {name: torch.where(_like(usable, value), value, trials.state[name]) for name, value in state.items()}
     origins = torch.where(usable[:, None], trials.latents, trials.origins)
     halvings = torch.where(usable, 0, trials.halvings + 1)
     stuck = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)

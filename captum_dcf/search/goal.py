@@ -44,10 +44,10 @@ class Goal(ABC):
         r"""The goal of the examples at ``index`` only."""
         return self
 
-    def check(self, output: Tensor) -> None:
+    def check(self, output: Tensor) -> None:  # noqa: B027
         r"""Raises a ValueError if this goal cannot be asked of such an output."""
 
-    def check_length(self, examples: int) -> None:
+    def check_length(self, examples: int) -> None:  # noqa: B027
         r"""Raises a ValueError if this goal speaks of another number of examples; asked before the first ``take``."""
 
 
@@ -259,9 +259,8 @@ def _check_number(noun: str, number: Any, accepted: str = "a number") -> None:
 
 def _check_one_each(noun: str, value: float | Tensor, examples: int) -> None:
     if isinstance(value, Tensor) and value.ndim and value.shape != (examples,):
-        raise ValueError(
-            f"there must be one {noun} for all or one per example: received {tuple(value.shape)} for {examples} examples"
-        )
+        received = f"received {tuple(value.shape)} for {examples} examples"
+        raise ValueError(f"there must be one {noun} for all or one per example: {received}")
 
 
 def _check_probabilities(output: Tensor) -> None:

@@ -116,7 +116,10 @@ class Counterfactual:
 
     def to_frame(self) -> pandas.DataFrame:
         r"""One row per example: status, steps, scores and Euclidean distances; needs pandas."""
-        import pandas
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install pandas") from error
 
         return pandas.DataFrame(
             {

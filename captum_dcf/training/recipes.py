@@ -56,7 +56,7 @@ _CLASSIFIER = Recipe(
     arguments={},
     objective=Classification,
     credit=MNIST_CREDIT,
-    epochs=8,
+    epochs=6,
     batch_size=128,
     learning_rate=2e-3,
     weight_decay=1e-4,
@@ -77,18 +77,18 @@ RECIPES = {
         arguments={"image_shape": [1, 28, 28], "steps": [12, 12], "hidden_channels": [96, 128]},
         objective=Likelihood,
         credit=MNIST_CREDIT,
-        epochs=16,
+        epochs=24,
         batch_size=64,
         learning_rate=2e-3,
     ),
     "mnist-cnn": _CLASSIFIER,
-    "mnist-oracle": replace(_CLASSIFIER, architecture="residual_classifier", epochs=6),
+    "mnist-oracle": replace(_CLASSIFIER, architecture="residual_classifier", epochs=4),
     "mnist-ae": _AUTOENCODER,
     **{
         f"mnist-ae-{digit}": replace(
             _AUTOENCODER,
             credit=f"{MNIST_CREDIT}; its images of the class {digit} only",
-            epochs=30,
+            epochs=20,
             load_data=partial(_digits, digit),
         )
         for digit in range(10)

@@ -124,7 +124,9 @@ def build(card: Card) -> nn.Module:
     try:
         return _imported(_ARCHITECTURES[card.architecture])(**card.arguments)
     except TypeError as error:
-        raise ValueError(f"the card of {card.name!r} has arguments that do not fit {card.architecture!r}: {error}") from error
+        raise ValueError(
+            f"the card of {card.name!r} has arguments that do not fit {card.architecture!r}: {error}"
+        ) from error
 
 
 def save(model: nn.Module, card: Card, folder: str | Path) -> Card:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from toys import images
 
 from captum_dcf import Adam, AdversarialExample, DiffeomorphicCounterfactual, Generator, IdentityGenerator
-from toys import images
 
 
 def test_it_is_our_search_with_the_identity(classifier: nn.Module, generator: Generator):
@@ -24,8 +24,7 @@ def test_it_is_our_search_with_the_identity(classifier: nn.Module, generator: Ge
 
 def test_the_defaults_are_the_papers(classifier: nn.Module, generator: Generator):
     method = AdversarialExample(classifier, generator)
-    assert method.step_rule == Adam(5e-4)
-    assert method.counterfactual(images(1) * 0, target=2).steps <= method.default_max_steps == 2000
+    assert (method.step_rule, method.default_max_steps) == (Adam(5e-4), 2000)
 
 
 def test_a_step_rule_that_is_none_is_refused(classifier: nn.Module, generator: Generator):

@@ -8,11 +8,11 @@ import normflows as nf
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Rotated, RowClassifier, images
 
 from captum_dcf import Adam, AtLeast, DiffeomorphicCounterfactual, Generator, IdentityGenerator
 from captum_dcf.generators import NormalizingFlowGenerator
 from captum_dcf.models.glow import glow
-from toys import Rotated, RowClassifier, images
 
 EVERY_WAY = pytest.mark.parametrize("name", ["attribute", "perturb", "counterfactual"])
 
@@ -171,7 +171,7 @@ def test_a_generator_in_training_mode(classifier: nn.Module):
 def test_a_flow_that_has_not_seen_data(classifier: nn.Module):
     # The first batch would set its scales, whoever shows it.
     flow = glow((1, 4, 4), [1], [4]).eval()
-    with pytest.raises(ValueError, match="ActNorm.*has not seen data"):
+    with pytest.raises(ValueError, match=r"ActNorm.*has not seen data"):
         DiffeomorphicCounterfactual(classifier, NormalizingFlowGenerator(flow)).attribute(images(3), target=1)
     assert not any(p.data_dep_init_done for p in flow.modules() if isinstance(p, nf.flows.ActNorm))
 
@@ -212,9 +212,7 @@ def test_a_generator_whose_latents_are_no_rows(classifier: nn.Module):
         ({"goal": AtLeast}, TypeError, "goal must be a captum_dcf Goal"),
     ],
 )
-def test_wrong_knobs(
-    method: DiffeomorphicCounterfactual, arguments: dict[str, Any], error: type[Exception], says: str
-):
+def test_wrong_knobs(method: DiffeomorphicCounterfactual, arguments: dict[str, Any], error: type[Exception], says: str):
     with pytest.raises(error, match=says):
         method.attribute(images(3), target=1, **arguments)
 

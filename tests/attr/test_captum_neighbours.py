@@ -13,10 +13,10 @@ from captum.attr import visualization as captum_visualization
 from captum.metrics import infidelity, sensitivity_max
 from captum.robust import AttackComparator, MinParamPerturbation, Perturbation
 from torch import Tensor
+from toys import images
 
 from captum_dcf import DiffeomorphicCounterfactual
 from captum_dcf.attr import _captum
-from toys import images
 
 
 def test_it_is_a_gradient_attribution_and_a_perturbation(method: DiffeomorphicCounterfactual):
@@ -96,9 +96,7 @@ def test_infidelity(method: DiffeomorphicCounterfactual):
         return noise, inputs - noise
 
     attributions = method.attribute(x, target=1)
-    values = infidelity(
-        method.forward_func, perturbed, x, attributions, target=1, n_perturb_samples=5, normalize=True
-    )
+    values = infidelity(method.forward_func, perturbed, x, attributions, target=1, n_perturb_samples=5, normalize=True)
     assert values.shape == (3,)
     assert values.isfinite().all()
     assert (values >= 0).all()

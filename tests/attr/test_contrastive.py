@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Rotated, images
 
 from captum_dcf import AtLeast, ContrastiveCounterfactual, Generator, LeaveClass, ReachClass, Status
 from captum_dcf.attr.contrastive import _hinge, class_probabilities
-from toys import Rotated, images
 
 
 class Halving(nn.Module):
@@ -39,12 +39,13 @@ def test_more_runs_find_nearer_counterfactuals(classifier: nn.Module, generator:
 
     def distance(outer_steps: int) -> Tensor:
         method = ContrastiveCounterfactual(classifier, generator, c=1000.0, outer_steps=outer_steps)
-        result = method.counterfactual(x, target=1, confidence=0.5, max_steps=60 * outer_steps)
+        result = method.counterfactual(x, target=1, confidence=0.5, max_steps=40 * outer_steps)
         assert result.reached.all()
         return 0.1 * result.attributions.flatten(1).abs().sum(1) + result.attributions.flatten(1).square().sum(1)
 
-    assert (distance(8) <= distance(1) + 1e-6).all()
-    assert distance(8).mean() < 0.7 * distance(1).mean()
+    once, often = distance(1), distance(6)
+    assert (often <= once + 1e-6).all()
+    assert often.mean() < 0.7 * once.mean()
 
 
 def test_steps_are_never_more_than_asked_for(classifier: nn.Module, generator: Generator):
@@ -78,7 +79,9 @@ def test_the_hinge_is_the_published_one_where_one_half_is_enough():
     torch.testing.assert_close(_hinge(LeaveClass(0, 0.5), logits, 0.3), expected)
 
 
-@pytest.mark.parametrize(("kind", "output"), [("logits", [[0.0, 1.0]]), ("binary_logit", [[1.0]]), ("binary_logit", [1.0])])
+@pytest.mark.parametrize(
+    ("kind", "output"), [("logits", [[0.0, 1.0]]), ("binary_logit", [[1.0]]), ("binary_logit", [1.0])]
+)
 def test_probabilities_of_every_kind_of_output(kind: str, output: list[object]):
     torch.testing.assert_close(class_probabilities(torch.tensor(output), kind), torch.tensor([[0.0, 1.0]]).softmax(1))
 

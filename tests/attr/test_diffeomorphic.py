@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Rotated, RowClassifier, images
 
 from captum_dcf import (
     Adam,
@@ -26,7 +27,6 @@ from captum_dcf import (
     Status,
     UnitGradient,
 )
-from toys import Rotated, RowClassifier, images
 
 
 class Conv(nn.Module):
@@ -137,7 +137,9 @@ def test_the_step_rule_can_be_chosen(classifier: nn.Module, generator: Generator
     torch.testing.assert_close((one.end_latents - one.start_latents).norm(dim=1), torch.full((4,), 0.3))
     adam = DiffeomorphicCounterfactual(classifier, generator, Adam(0.02)).counterfactual(x, 1, max_steps=1)
     # The first step of Adam moves every coordinate by its learning rate.
-    torch.testing.assert_close((adam.end_latents - adam.start_latents).abs(), torch.full((4, 16), 0.02), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        (adam.end_latents - adam.start_latents).abs(), torch.full((4, 16), 0.02), rtol=1e-3, atol=0
+    )
 
 
 def test_a_step_in_latents_follows_the_induced_metric():
@@ -202,7 +204,9 @@ def test_a_class_can_be_left(method: DiffeomorphicCounterfactual):
 
 def test_probabilities_give_what_their_logits_give(classifier: nn.Module, generator: Generator):
     x = images(3)
-    of_probabilities = DiffeomorphicCounterfactual(lambda x: classifier(x).softmax(1), generator, output="probabilities")
+    of_probabilities = DiffeomorphicCounterfactual(
+        lambda x: classifier(x).softmax(1), generator, output="probabilities"
+    )
     expected = DiffeomorphicCounterfactual(classifier, generator).attribute(x, target=1)
     torch.testing.assert_close(of_probabilities.attribute(x, target=1), expected, rtol=1e-4, atol=1e-5)
 
@@ -251,7 +255,9 @@ def test_the_mode_of_the_caller_does_not_matter(method: DiffeomorphicCounterfact
         arguments = torch.ones(3), torch.tensor([2.0])
         received = asked.counterfactual(images(3), torch.tensor([1, 2, 0]), arguments)
         attributions = asked.attribute(images(3), torch.tensor([1, 2, 0]), arguments)
-        near = asked.counterfactual(images(3), torch.tensor([1, 2, 0]), arguments, goal=Near(torch.full((3,), 12.0), 1.0))
+        near = asked.counterfactual(
+            images(3), torch.tensor([1, 2, 0]), arguments, goal=Near(torch.full((3,), 12.0), 1.0)
+        )
     assert near.reached.all()
     assert torch.equal(received.counterfactuals, expected.counterfactuals)
     assert torch.equal(attributions, expected.attributions)

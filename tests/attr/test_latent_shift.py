@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import images
 
 from captum_dcf import Generator, LatentShift, Status
-from toys import images
 
 
 class Counting(torch.autograd.Function):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import images
 
 from captum_dcf import Generator, IdentityGenerator, NaturalCounterfactual, Status
 from captum_dcf.attr.natural import BLOCK, _directions, _source
-from toys import images
 
 RADIUS = 1.5
 # Δr of the 2-D problems below, in their own units.
@@ -38,7 +38,7 @@ def half_plane(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("strategy", ["hybrid", "iterative"])
 @pytest.mark.parametrize("model", [ring, half_plane])
 def test_the_smallest_valid_radius_is_found(strategy: str, model: object):
-    method = NaturalCounterfactual(model, Plane(), strategy, samples=2000, shell_width=WIDTH, max_samples=200_000)
+    method = NaturalCounterfactual(model, Plane(), strategy, samples=600, shell_width=WIDTH)
     result = method.counterfactual(torch.zeros(3, 2), target=1, confidence=0.5)
     assert result.statuses() == [Status.FOUND] * 3
     radii = (result.end_latents - result.start_latents).norm(dim=1)
@@ -53,7 +53,7 @@ def test_the_hybrid_search_leaves_an_outer_island_for_an_inner_one():
         valid = (radius > 6) | ((radius - 2.05).abs() < 0.05)
         return torch.stack((torch.zeros(len(x)), torch.where(valid, 5.0, -5.0)), dim=1)
 
-    method = NaturalCounterfactual(islands, Plane(), samples=2000, shell_width=WIDTH)
+    method = NaturalCounterfactual(islands, Plane(), samples=1000, shell_width=WIDTH)
     result = method.counterfactual(torch.zeros(1, 2), target=1)
     assert 2.0 <= float(result.end_latents.norm()) <= 2.0 + WIDTH
 
@@ -65,7 +65,8 @@ def test_radii_belong_to_64_dimensions(classifier: nn.Module):
     seen = []
     for dimensions in (4, 64, 256):
         generator = Wide(dimensions)
-        NaturalCounterfactual(never, generator, "iterative", 64, 1.0, 10.0).counterfactual(torch.zeros(1, dimensions), 1)
+        method = NaturalCounterfactual(never, generator, "iterative", 64, 1.0, 10.0)
+        method.counterfactual(torch.zeros(1, dimensions), target=1)
         seen.append(generator.farthest)
     # 10 shells of width 1 and 2,560 samples come close to the outermost radius, 10 √D / 8.
     assert seen == pytest.approx([2.5, 10.0, 20.0], rel=0.02)
@@ -98,8 +99,9 @@ def test_what_is_found_does_not_depend_on_the_batch(classifier: nn.Module, gener
 
 def test_another_seed_gives_other_samples(classifier: nn.Module, generator: Generator):
     x = images(2)
+    settings = {"samples": 64, "shell_width": 0.1}
     first, same, other = (
-        NaturalCounterfactual(classifier, generator, samples=64, shell_width=0.1, seed=seed).perturb(x, 1, confidence=0.7)
+        NaturalCounterfactual(classifier, generator, **settings, seed=seed).perturb(x, target=1, confidence=0.7)
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, same)
@@ -140,7 +142,8 @@ def test_no_gradient_is_needed(classifier: nn.Module, generator: Generator):
     def model(x: Tensor) -> Tensor:
         return torch.from_numpy(classifier(x).detach().numpy())
 
-    assert NaturalCounterfactual(model, generator, samples=100).counterfactual(images(2), 1, confidence=0.7).reached.all()
+    method = NaturalCounterfactual(model, generator, samples=100)
+    assert method.counterfactual(images(2), target=1, confidence=0.7).reached.all()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from captum.robust import FGSM, PGD, Perturbation
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys import images
 
 from captum_dcf import AtLeast, Generator, LeaveClass, PerturbationCounterfactual, Status
-from toys import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Rotated, images
 
 from captum_dcf import ContrastiveCounterfactual, Generator, LeaveClass, PrototypeCounterfactual
 from captum_dcf.attr.prototype import nearest_mean
-from toys import Rotated, images
 
 
 def reference(count: int = 120) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from toys import images
 
 from captum_dcf import Adam, AtLeast, DiffeomorphicCounterfactual, Generator, IdentityGenerator, Revise
-from toys import images
 
 
 def test_without_a_distance_it_is_our_search_with_adam(classifier: nn.Module, generator: Generator):
@@ -38,7 +38,7 @@ def test_the_first_step_follows_the_gradient_of_loss_plus_distance():
 def test_the_heavier_the_distance_the_nearer_the_counterfactual(classifier: nn.Module, generator: Generator):
     x = images(9)
     l1 = []
-    for weight in (0.0, 0.5, 2.0):
+    for weight in (0.0, 0.1, 0.3):
         result = Revise(classifier, generator, weight, Adam(0.01)).counterfactual(x, target=1, confidence=0.8)
         assert result.reached.all()
         l1.append(result.attributions.flatten(1).abs().sum(1).mean())

@@ -10,6 +10,7 @@ import torch
 from captum.robust import FGSM, PGD
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys import Rotated, RowClassifier, images
 
 from captum_dcf import (
     Adam,
@@ -25,7 +26,6 @@ from captum_dcf import (
     Revise,
     Status,
 )
-from toys import Rotated, RowClassifier, images
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 
@@ -80,21 +80,24 @@ def rival(name: str, classifier: nn.Module, generator: Generator) -> Counterfact
     return method
 
 
-def test_a_batch_gives_what_each_example_gives_alone(rival: CounterfactualAttribution):
+def test_a_batch_gives_what_each_example_gives_alone(name: str, rival: CounterfactualAttribution):
+    # Rounding differs with the size of a batch; thresholds and a weight of 1,000 on the gradient magnify it.
+    tolerance = 2e-3 if name in ("prototype", "contrastive") else 1e-4
     x = images(6)
     together = rival.counterfactual(x, TARGETS, confidence=CONFIDENCE)
     assert together.reached.sum() >= 5
     for row, target in enumerate(TARGETS):
         alone = rival.counterfactual(x[row : row + 1], target, confidence=CONFIDENCE)
-        assert (alone.counterfactuals - together.counterfactuals[row]).abs().max() <= 1e-4
+        assert (alone.counterfactuals - together.counterfactuals[row]).abs().max() <= tolerance
         assert alone.status[0] == together.status[row]
         assert alone.steps[0] == together.steps[row]
 
 
-def test_internal_batch_size_changes_nothing(rival: CounterfactualAttribution):
+def test_internal_batch_size_changes_nothing(name: str, rival: CounterfactualAttribution):
+    tolerance = 2e-3 if name in ("prototype", "contrastive") else 1e-4
     whole = rival.counterfactual(images(6), TARGETS, confidence=CONFIDENCE)
     parts = rival.counterfactual(images(6), TARGETS, confidence=CONFIDENCE, internal_batch_size=4)
-    assert (parts.counterfactuals - whole.counterfactuals).abs().max() <= 1e-4
+    assert (parts.counterfactuals - whole.counterfactuals).abs().max() <= tolerance
     assert torch.equal(parts.status, whole.status)
 
 
@@ -111,7 +114,9 @@ def test_the_three_ways_to_ask_agree_and_repeat(rival: CounterfactualAttribution
     assert not attributions.requires_grad
 
 
-def test_what_is_said_to_be_found_is_found(rival: CounterfactualAttribution, classifier: nn.Module, generator: Generator):
+def test_what_is_said_to_be_found_is_found(
+    rival: CounterfactualAttribution, classifier: nn.Module, generator: Generator
+):
     x = images(6)
     result = rival.counterfactual(x, TARGETS, confidence=CONFIDENCE)
     probabilities = classifier(result.counterfactuals).softmax(1).gather(1, torch.tensor(TARGETS)[:, None]).squeeze(1)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Rotated, RowClassifier, images
 
 from captum_dcf import DiffeomorphicCounterfactual
-from toys import Rotated, RowClassifier, images
 
 
 class Stateful(nn.Module):
@@ -83,7 +83,9 @@ def test_a_search_changes_nothing(name: str, requires_grad: bool):
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 4])
-@pytest.mark.parametrize("of_model", [lambda model: model, lambda model: model.forward, lambda model: lambda x: model(x)])
+@pytest.mark.parametrize(
+    "of_model", [lambda model: model, lambda model: model.forward, lambda model: lambda x: model(x)]
+)
 def test_a_search_that_breaks_off_changes_nothing(fails_at: int, of_model: Callable[[Stateful], Callable[..., Tensor]]):
     model, generator, x = Stateful(), Rotated(), images(4).requires_grad_()
     model.fails_at = fails_at

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import images
 
 from captum_dcf import AtLeast, DiffeomorphicCounterfactual, Generator, ReachClass
-from toys import images
 
 CPU = torch.device("cpu")
 

@@ -68,12 +68,13 @@ def test_frozen_layers_give_what_the_flow_gives_and_the_same_gradient(kind: str)
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", LAYERS)
-def test_pull_back_gives_the_input_and_its_gradient(kind: str):
+def test_the_inverse_and_pull_back_give_the_input_and_its_gradient(kind: str):
     flows = started(LAYERS[kind](), torch.randn(7, 5, 4, 4).double())
     z = torch.randn(3, 5, 4, 4, dtype=torch.float64, requires_grad=True)
     for layer in frozen_layers(flows):
         y = layer(z)
         gradient = torch.randn_like(y)
+        torch.testing.assert_close(layer.inverse(y), z)
         before, pulled = layer.pull_back(y.detach(), gradient)
         torch.testing.assert_close(before, z.detach())
         torch.testing.assert_close(pulled, torch.autograd.grad(y, z, gradient)[0])
@@ -94,8 +95,11 @@ def test_freezing_leaves_the_flow_as_it_was_also_after_an_error():
         flow.inverse_and_log_det(torch.rand(4, 1, 8, 8))
     generator = NormalizingFlowGenerator(flow)
     before = {name: value.clone() for name, value in flow.state_dict().items()}
-    z = torch.randn(2, 64)
+    z = generator.encode(torch.rand(2, 1, 8, 8)).detach()
     expected = generator.decode(z)
+    with generator.frozen():
+        torch.testing.assert_close(generator.decode(z), expected)
+        torch.testing.assert_close(generator.encode(expected), z, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="latents must have the shape"), generator.frozen():
         generator.decode(z[:, 1:])
     with torch.no_grad():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from toys import Rotated, RowClassifier, images
 
 from captum_dcf import AtLeast, DiffeomorphicCounterfactual, Generator, IdentityGenerator, UnitGradient
-from toys import Rotated, RowClassifier, images
 
 
 def test_calling_a_generator_gives_the_reconstruction(generator: Generator):
@@ -100,7 +100,9 @@ def test_the_identity_searches_in_pixels():
     torch.testing.assert_close(result.attributions[:, 0, 3], torch.zeros(3, 4))
 
 
-@pytest.mark.parametrize(("data_range", "share"), [((0.0, 1.0), 0.01), (None, 0.01), ((-1.0, 1.0), 0.02), ((0, 255), 2.55)])
+@pytest.mark.parametrize(
+    ("data_range", "share"), [((0.0, 1.0), 0.01), (None, 0.01), ((-1.0, 1.0), 0.02), ((0, 255), 2.55)]
+)
 def test_the_typical_length_of_pixels_follows_their_range(data_range: tuple[float, float] | None, share: float):
     generator = IdentityGenerator((3, 10, 10), data_range)
     length = generator.typical_length(torch.zeros(1, 300))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -61,7 +59,7 @@ def test_ssim_is_that_of_scikit_image(channels):
         )
         for a, b in zip(x, changed)
     ]
-    np.testing.assert_allclose(ssim(x, changed).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(ssim(x, changed).numpy(), expected, rtol=1e-4)
 
 
 def test_ssim_of_equal_images_and_of_one_image():
@@ -79,9 +77,3 @@ def test_other_shape_is_refused(measure):
 def test_image_smaller_than_the_window_is_refused():
     with pytest.raises(ValueError, match="at least 11"):
         ssim(torch.zeros(1, 1, 10, 28), torch.zeros(1, 1, 10, 28))
-
-
-def test_missing_torchmetrics_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
-    with pytest.raises(ImportError, match=r'pip install "captum_dcf\[metrics\]"'):
-        ssim(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))

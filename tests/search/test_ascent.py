@@ -270,7 +270,7 @@ def test_adam_keeps_its_memory_through_a_step_taken_back():
     torch.testing.assert_close(tried[:3], torch.tensor([0.2, 0.6, 0.4]))
     # And the step after it is the second that Adam takes.
     rule = Adam(0.4)
-    first, state = rule.step(at(0.2), _gradient(at(0.2)), rule.start(at(0.2)))
+    _, state = rule.step(at(0.2), _gradient(at(0.2)), rule.start(at(0.2)))
     second, _ = rule.step(at(0.4), _gradient(at(0.4)), state)
     torch.testing.assert_close(tried[3], second[0, 0])
     assert result.statuses() == [Status.FOUND]
@@ -280,6 +280,29 @@ def _gradient(points: Tensor) -> Tensor:
     points = points.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(ReachClass(1).loss(two_logits(points, points)).sum(), points)
     return gradient
+
+
+class Tiring(StepRule):
+    r"""A rule of one's own, whose memory has one number per example: every step is shorter than the last."""
+
+    def start(self, z: Tensor) -> dict[str, Tensor]:
+        return {"length": torch.ones(len(z))}
+
+    def step(self, z: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        moved, _ = UnitGradient(1.0).step(torch.zeros_like(z), gradient, {})
+        return z + state["length"][:, None] * moved, {"length": state["length"] / 2}
+
+
+def test_a_rule_may_remember_one_number_per_example():
+    decode = Counting(lambda z: torch.where(z[:, :1] > 0.5, torch.inf, z))
+    result = run(at(-0.9, -0.2, -9.0), decode=decode, rule=Tiring())
+    # -0.9 + 1 + ½ is taken back by half to 0.35, and 0.35 + ¼ by half to 0.475. From -9, two in all is too little.
+    torch.testing.assert_close(result.counterfactuals[0], at(0.475)[0])
+    assert result.statuses()[2] is not Status.FOUND
+    for row, start in enumerate((-0.9, -0.2, -9.0)):
+        alone = run(at(start), decode=decode, rule=Tiring())
+        assert alone.status[0] == result.status[row]
+        torch.testing.assert_close(alone.counterfactuals[0], result.counterfactuals[row])
 
 
 # Independence

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, frames: int | None):
 
 
 def test_what_was_not_saved_by_us_is_not_loaded(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="none.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         Counterfactual.load(tmp_path / "none.safetensors")
     (tmp_path / "text").write_text("no tensors here, only words")
     with pytest.raises(ValueError, match="text"):
@@ -81,6 +82,12 @@ def test_a_frame_has_one_row_per_example():
     assert frame["l2_latent"].tolist() == [5.0, 5.0, 5.0]
     by_hand = [float((x - y).square().sum() ** 0.5) for x, y in zip(one.counterfactuals, one.inputs)]
     assert frame["l2_input"].tolist() == pytest.approx(by_hand)
+
+
+def test_a_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        result(1).to_frame()
 
 
 def test_batches_are_joined_in_their_order():

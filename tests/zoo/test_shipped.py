@@ -5,20 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
+from toys import Mnist
 
-from captum_dcf import DiffeomorphicCounterfactual, Generator, Status, zoo
+from captum_dcf import DiffeomorphicCounterfactual, Status, zoo
 from captum_dcf.zoo.store import SHIPPED, build
-
-
-class Mnist(NamedTuple):
-    images: torch.Tensor
-    labels: torch.Tensor
-    classifier: torch.nn.Module
-    generator: Generator
 
 
 def test_the_models_of_the_examples_are_there():

@@ -115,7 +115,15 @@ def test_altered_weights(folder: Path, how: str):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "7", '"card"', '{"name": "tiny"}', '{"name": 1, "architecture": 2, "arguments": {}, "data": "", "x": 1}'],
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '"card"',
+        '{"name": "tiny"}',
+        '{"name": 1, "architecture": 2, "arguments": {}, "data": "", "x": 1}',
+    ],
 )
 def test_a_broken_card(folder: Path, text: str):
     (folder / "tiny.json").write_text(text)

@@ -1,0 +1,200 @@
+r"""A plan from a TOML file, a bundled one or a user's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from captum_dcf import zoo
+from captum_dcf.benchmark.catalog import Setup, as_generator, make_measure, make_methods
+from captum_dcf.benchmark.class_folders import ClassFolders
+from captum_dcf.benchmark.plan import Plan
+from captum_dcf.benchmark.processes import local_device
+from captum_dcf.data import mnist, mnist_sample
+
+__all__ = ["bundled", "read_plan"]
+
+REQUIRED = ("model", "generators", "target", "data", "methods", "measures")
+KNOWN = (*REQUIRED, "title", "confidences", "shard_size", "seed", "weights")
+# So many images of a whole training set serve as reference.
+REFERENCE_IMAGES = 10_000
+
+
+def read_plan(
+    name: str | Path,
+    root: str | Path | None = None,
+    images: int | None = None,
+    confidences: Sequence[float] = (),
+    device: str = "cpu",
+) -> Plan:
+    r"""The benchmark that a TOML file describes.
+
+    Args:
+        name: A bundled benchmark, one of :func:`bundled`, or the path of a TOML file.
+        root: Folder of the whole data set, for those that come with a sample.
+        images: Only so many of the images, from the first on.
+        confidences: Λ, instead of those of the file.
+        device: Where to run it.
+
+    Raises:
+        FileNotFoundError: There is no such file, or data or weights that it names are missing.
+        ValueError: The file is no TOML, or says something unknown or too little.
+    """
+    text, folder = _read(name)
+    described = {"confidences": [0.99], "shard_size": 32, "seed": 0, **_parsed(text, str(name))}
+    _check(described, str(name))
+    if confidences:
+        described["confidences"] = list(confidences)
+    where = local_device(device)
+    weights = folder / described["weights"] if "weights" in described else zoo.store.SHIPPED
+    load = cache(partial(_load, weights, where))
+    generators = {name: as_generator(name, load(name)) for name in described["generators"]}
+    dataset, reference, source = _data(described, folder, root, weights)
+    if images is not None:
+        dataset = Subset(dataset, range(min(images, len(dataset))))  # type: ignore[arg-type]
+    setup = Setup(
+        model=load(described["model"]),
+        generators=generators,
+        confidences=described["confidences"],
+        load=load,
+        reference=reference,
+        device=where,
+    )
+    return Plan(
+        images=dataset,
+        model=setup.model,
+        target=described["target"],
+        methods=[
+            method
+            for label, kind, arguments in _entries(described, "methods", "method")
+            for method in make_methods(setup, label, kind, arguments)
+        ],
+        measures={
+            label: make_measure(setup, label, kind, arguments)
+            for label, kind, arguments in _entries(described, "measures", "measure")
+        },
+        title=described.get("title", Path(name).stem),
+        shard_size=described["shard_size"],
+        seed=described["seed"],
+        device=device,
+        settings={
+            "plan": described,
+            "data": source,
+            "weights": {
+                model: zoo.read_card(model, _place(weights, model)).sha256
+                for model in (described["model"], *described["generators"])
+            },
+        },
+    )
+
+
+def bundled() -> list[str]:
+    r"""Names of the bundled benchmarks."""
+    names = [path.name for path in files("captum_dcf.benchmark").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def _read(name: str | Path) -> tuple[str, Path]:
+    path = Path(name)
+    if str(name) in bundled():
+        return files("captum_dcf.benchmark").joinpath(f"{name}.toml").read_text(encoding="utf-8"), Path()
+    if not path.is_file():
+        raise FileNotFoundError(f"no benchmark {str(name)!r}: it is neither a file nor one of {bundled()}")
+    return path.read_text(encoding="utf-8"), path.parent
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ModuleNotFoundError as error:
+            raise ImportError('reading a benchmark needs tomli: pip install "captum_dcf[benchmark]"') from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name} is not TOML: {error}") from error
+
+
+def _check(described: Mapping[str, Any], name: str) -> None:
+    unknown = sorted(set(described) - set(KNOWN))
+    if unknown:
+        raise ValueError(f"{name} says {', '.join(unknown)}; known are {', '.join(KNOWN)}")
+    absent = [part for part in REQUIRED if not described.get(part) and described.get(part) != 0]
+    if absent:
+        raise ValueError(f"{name} does not say {', '.join(absent)}")
+    for part in ("data", "methods", "measures"):
+        tables = [described[part]] if part == "data" else [described[part], *described[part].values()]
+        if not all(isinstance(table, dict) for table in tables):
+            raise ValueError(f"{name}: {part} must be a TOML table" + ("" if part == "data" else " of tables"))
+
+
+def _entries(described: Mapping[str, Any], part: str, kind: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Label, kind (the label where none is given) and arguments of each method or measure."""
+    return [
+        (label, table.get(kind, label), {name: value for name, value in table.items() if name != kind})
+        for label, table in described[part].items()
+    ]
+
+
+def _load(weights: Path, device: str, name: str) -> nn.Module:
+    return zoo.load(name, _place(weights, name)).to(device)
+
+
+def _place(weights: Path, name: str) -> Path:
+    return weights if (weights / f"{name}.json").is_file() else zoo.store.SHIPPED
+
+
+Reference = Callable[[], tuple[Tensor, Tensor]]
+
+
+def _data(
+    described: Mapping[str, Any], folder: Path, root: str | Path | None, weights: Path
+) -> tuple[Dataset[Any], Reference, str]:
+    """The images, the reference, and in words where they come from."""
+    data = described["data"]
+    if data.get("set") == "mnist" and set(data) <= {"set", "source"}:
+        return _mnist(data.get("source"), root)
+    if "folder" in data and set(data) <= {"folder", "reference"}:
+        if root is not None:
+            raise ValueError(f"the images are in {data['folder']!r}, not in a data set: received root {str(root)!r}")
+        generator = described["generators"][0]
+        shape = zoo.read_card(generator, _place(weights, generator)).arguments["image_shape"]
+        images = ClassFolders(folder / data["folder"], shape)
+        return images, partial(_whole, folder, data.get("reference"), tuple(shape)), "a folder of images"
+    raise ValueError(
+        'data must say set = "mnist", and source = the class to search from, or folder = "..." with images in a folder '
+        f'per class, and reference = "..." with others; received {data}'
+    )
+
+
+def _mnist(source: int | None, root: str | Path | None) -> tuple[Dataset[Any], Reference, str]:
+    images, labels = mnist_sample() if root is None else mnist(root, train=False)
+    if source is not None:
+        images, labels = images[labels == source], labels[labels == source]
+
+    @cache
+    def reference() -> tuple[Tensor, Tensor]:
+        if root is None:
+            return mnist_sample(train=True)
+        images, labels = mnist(root, train=True)
+        return images[:REFERENCE_IMAGES], labels[:REFERENCE_IMAGES]
+
+    return TensorDataset(images, labels), reference, "the bundled sample" if root is None else "the test set"
+
+
+@cache
+def _whole(folder: Path, name: str | None, image_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    if name is None:
+        raise ValueError('a method or a measure needs real images to compare with: say reference = "..." in [data]')
+    images, labels = zip(*ClassFolders(folder / name, image_shape))
+    return torch.stack(images), torch.tensor(labels)

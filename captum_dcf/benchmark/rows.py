@@ -1,0 +1,182 @@
+r"""The rows of one shard: what every method says about its images, and every measure about that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_dcf.attr import CounterfactualWarning
+from captum_dcf.benchmark.examples import Batch, read
+from captum_dcf.benchmark.memory import peak_mib, reset_peak
+from captum_dcf.benchmark.plan import ERROR, Case, Measure, Method, NotApplicable, Plan, SaliencyMap
+from captum_dcf.benchmark.processes import local_device
+from captum_dcf.metrics import validity
+from captum_dcf.search import Counterfactual, Status
+
+__all__ = ["Row", "shard_rows"]
+
+Row = dict[str, Any]
+
+
+def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
+    r"""The rows of one shard, by method and image."""
+    device = torch.device(local_device(plan.device))
+    batches, broken = read(plan.images, numbers, device)
+    rows = []
+    for method in plan.methods:
+        of_method = [_error_row(plan, method, number, None, f"the image {what}") for number, what in broken.items()]
+        failures = []
+        for batch in batches:
+            for part in _explained(plan, method, batch, plan.seed + shard):
+                if isinstance(part, _Failure):
+                    failures.append(part)
+                    of_method.append(part.row(plan, method))
+                else:
+                    of_method += part
+        if failures and len(failures) == sum(len(batch.numbers) for batch in batches) > 1:
+            raise ValueError(f"{failures[0].text(method)}, and so it does for all {len(failures)} images of its shard")
+        rows += sorted(of_method, key=lambda row: row["image"])
+    return rows
+
+
+class _WrongShape(ValueError):
+    """What a method or a measure gave is of another shape or kind than it must be: no fault of an image."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """One image that a method or a measure raised an error for."""
+
+    batch: Batch
+    error: Exception
+
+    def row(self, plan: Plan, method: Method) -> Row:
+        return _error_row(plan, method, self.batch.numbers[0], int(self.batch.labels[0]), self._reason())
+
+    def text(self, method: Method) -> str:
+        return f"the method {method.name!r} cannot do image {self.batch.numbers[0]}: {self._reason()}"
+
+    def _reason(self) -> str:
+        return f"{type(self.error).__name__}: {self.error}"
+
+
+def _explained(plan: Plan, method: Method, batch: Batch, seed: int) -> Iterator[list[Row] | _Failure]:
+    """The rows of a batch; if it fails, those of its halves, so that one image cannot take the others with it."""
+    try:
+        yield _rows(plan, method, batch, seed)
+        return
+    except (ImportError, _WrongShape):
+        raise
+    # Whatever a method or a measure raises for one image, the others are to be done.
+    except Exception as error:
+        if len(batch.numbers) == 1:
+            yield _Failure(batch, error)
+            return
+    for half in batch.halves():
+        yield from _explained(plan, method, half, seed)
+
+
+def _rows(plan: Plan, method: Method, batch: Batch, seed: int) -> list[Row]:
+    device = batch.inputs.device
+    targets = torch.full_like(batch.labels, plan.target)
+    with _seeded(seed, device), warnings.catch_warnings():
+        # The table says it.
+        warnings.simplefilter("ignore", CounterfactualWarning)
+        reset_peak(device)
+        started = perf_counter()
+        outcome = method.explain(batch.inputs.clone(), targets)
+        _wait_for(device)
+        seconds, memory = perf_counter() - started, peak_mib(device)
+        case = Case(batch.inputs, batch.labels, targets, outcome, method.explain)
+        _check_outcome(method.name, case)
+        columns = {
+            **_ended(plan, method, case),
+            "seconds": [seconds / len(batch.numbers)] * len(batch.numbers),
+            "memory_mib": [memory] * len(batch.numbers),
+            **{name: _measured(name, measure, case) for name, measure in plan.measures.items()},
+        }
+    return [
+        {
+            **_identity(plan, method, number, label),
+            **{name: values[place] for name, values in columns.items()},
+            ERROR: None,
+        }
+        for place, (number, label) in enumerate(zip(batch.numbers, batch.labels.tolist()))
+    ]
+
+
+def _ended(plan: Plan, method: Method, case: Case) -> dict[str, list[Any]]:
+    outcome = case.outcome
+    nothing = [None] * len(case.inputs)
+    columns: dict[str, list[Any]] = dict.fromkeys(("status", "found", "steps", "start_score", "end_score"), nothing)
+    if isinstance(outcome, Counterfactual):
+        columns["status"] = [Status(value).name for value in outcome.status.tolist()]
+        columns["found"] = outcome.reached.tolist()
+        columns["steps"] = outcome.steps.tolist()
+        columns["start_score"] = outcome.start_scores.tolist()
+        columns["end_score"] = outcome.end_scores.tolist()
+    elif not isinstance(outcome, SaliencyMap):
+        found = validity(plan.model, outcome, case.targets, method.confidence or 0.0)
+        columns["found"] = found.bool().tolist()
+    return columns
+
+
+def _measured(name: str, measure: Measure, case: Case) -> list[float | None]:
+    try:
+        values = torch.as_tensor(measure(case))
+    except NotApplicable:
+        return [None] * len(case.inputs)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"the measure {name!r}: {type(error).__name__}: {error}") from error
+    if values.shape != (len(case.inputs),):
+        wanted, received = (len(case.inputs),), tuple(values.shape)
+        raise _WrongShape(f"the measure {name!r} must give one value per example, {wanted}, received {received}")
+    return values.detach().double().tolist()
+
+
+def _check_outcome(name: str, case: Case) -> None:
+    if not isinstance(case.outcome, (Counterfactual, SaliencyMap, Tensor)):
+        accepted, kind = "a Counterfactual, a tensor or a SaliencyMap", type(case.outcome).__name__
+        raise _WrongShape(f"the method {name!r} must give {accepted}, received {kind}")
+    given = case.attributions if isinstance(case.outcome, SaliencyMap) else case.counterfactuals
+    wanted, received = tuple(case.inputs.shape), tuple(given.shape)
+    if received != wanted:
+        raise _WrongShape(f"the method {name!r} must keep the shape {wanted} of its images, received {received}")
+
+
+def _identity(plan: Plan, method: Method, number: int, label: int | None) -> Row:
+    return {
+        "image": number,
+        "source": label,
+        "target": plan.target,
+        "method": method.name,
+        "generator": method.generator,
+        "confidence": method.confidence,
+    }
+
+
+def _error_row(plan: Plan, method: Method, number: int, label: int | None, error: str) -> Row:
+    row: Row = {**dict.fromkeys(plan.columns), **_identity(plan, method, number, label)}
+    return {**row, ERROR: " ".join(error.split())}
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """A block whose random numbers are those of the shard, whichever process does it; the caller's are put back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from idx import write_mnist
+
+from captum_dcf import zoo
+from captum_dcf.benchmark import bundled, read_plan
+from captum_dcf.benchmark.catalog import COUNTERFACTUALS, MEASURES
+from captum_dcf.cli import main
+from captum_dcf.data.files import write_image
+from captum_dcf.models.autoencoder import ConvAutoencoder
+from captum_dcf.models.classifier import ConvClassifier
+from captum_dcf.zoo.store import Card, save
+
+TOML = """
+title = "Toys"
+model = "toy-cnn"
+generators = ["toy-ae"]
+target = 1
+confidences = [0.05]
+shard_size = 2
+weights = "weights"
+
+[data]
+folder = "images"
+reference = "reference"
+
+[methods.ours]
+method = "DiffeomorphicCounterfactual"
+max_steps = 2
+
+[methods.FGSM]
+epsilon = 0.2
+
+[measures.l2_input]
+
+[measures.latent]
+measure = "l2_latent"
+generator = "toy-ae"
+
+[measures.neighbor_agreement]
+k = 2
+"""
+
+
+@pytest.fixture
+def toml(tmp_path):
+    torch.manual_seed(0)
+    arguments = {"blocks": [[2, 2], [2, 2]], "hidden": [4], "num_classes": 3}
+    save(ConvClassifier(**arguments), Card("toy-cnn", "conv_classifier", arguments, "noise"), tmp_path / "weights")
+    arguments = {"image_shape": [1, 28, 28]}
+    save(ConvAutoencoder(**arguments), Card("toy-ae", "conv_autoencoder", arguments, "noise"), tmp_path / "weights")
+    for number in range(3):
+        folder = tmp_path / "images" / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_image(torch.rand(1, 28, 28), folder / f"{number}.png")
+    shutil.copytree(tmp_path / "images", tmp_path / "reference")
+    path = tmp_path / "toy.toml"
+    path.write_text(TOML, encoding="utf-8")
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def changed(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+def test_a_toml_file_becomes_a_table(tmp_path, toml):
+    (tmp_path / "images" / "0" / "broken.png").write_bytes(b"\x89PNG")
+    out = tmp_path / "out"
+    result = invoke("benchmark", toml, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert (out / "report.md").read_text(encoding="utf-8") in result.stdout
+    with (out / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 2
+    assert {(row["method"], row["generator"], row["confidence"]) for row in rows} == {
+        ("ours", "toy-ae", "0.05"),
+        ("FGSM", "toy-ae", "0.05"),
+    }
+    broken = [row for row in rows if row["error"]]
+    assert [row["method"] for row in broken] == ["ours", "FGSM"]
+    assert all("broken.png" in row["error"] for row in broken)
+    assert all(row["l2_input"] and row["latent"] and row["neighbor_agreement"] for row in rows if not row["error"])
+    assert [row["source"] for row in rows if row["method"] == "ours" and not row["error"]] == ["0", "0", "1"]
+
+
+def test_options_take_the_place_of_what_the_file_says(toml):
+    plan = read_plan(toml, images=2, confidences=[0.3, 0.4])
+    assert plan.length == 2
+    assert {method.confidence for method in plan.methods} == {0.3, 0.4}
+    assert plan.settings["plan"]["confidences"] == [0.3, 0.4]
+    assert set(plan.settings["weights"]) == {"toy-cnn", "toy-ae"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"DiffeomorphicCounterfactual"', '"Diffeo"', "unknown method: 'Diffeo'; known are Original, Saliency"),
+        ("[measures.l2_input]", "[measures.lpips]", "unknown measure: 'lpips'; known are ssim, l1"),
+        ("max_steps = 2", "steps = 2", "unknown arguments of 'ours': 'steps'; known are adam, output, max_steps"),
+        ("k = 2", "n = 2", "unknown arguments of 'neighbor_agreement': 'n'; known are k"),
+        ('generator = "toy-ae"', "", "'latent' is not complete"),
+        ('model = "toy-cnn"', 'model = "vgg"', "no model 'vgg'"),
+        ('generators = ["toy-ae"]', 'generators = ["toy-cnn"]', "'toy-cnn' is no generator"),
+        ("target = 1", "", "does not say target"),
+        ("target = 1", "target = 1\ncolour = 2", "says colour; known are model"),
+        ('folder = "images"', "", "data must say"),
+        ('folder = "images"', 'folder = "nothing"', "no images in"),
+        ("[methods.ours]", "[methods", "is not TOML"),
+        ("confidences = [0.05]", "confidences = [1.5]", "confidence must lie between 0 and 1"),
+        ("target = 1", "target = 7", "class 7 is out of range"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_status_2(tmp_path, toml, old, new, says):
+    result = invoke("benchmark", changed(toml, old, new), "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("captum-dcf: ")
+    assert result.stdout == ""
+
+
+def test_another_plan_in_the_same_folder_is_refused(tmp_path, toml):
+    assert invoke("benchmark", toml, "--out", tmp_path / "out").exit_code == 0
+    result = invoke("benchmark", changed(toml, "epsilon = 0.2", "epsilon = 0.3"), "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "settings.plan.methods.FGSM.epsilon is 0.2 there and 0.3 here" in result.stderr
+
+
+def test_an_unknown_benchmark_names_the_bundled_ones(tmp_path):
+    result = invoke("benchmark", "imagenet", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "'imagenet'" in result.stderr
+    assert "mnist-saliency" in result.stderr
+
+
+@pytest.mark.parametrize("name", bundled())
+@pytest.mark.skipif("mnist-glow" not in zoo.names(), reason="needs the weights of the zoo")
+def test_the_bundled_ones_are_complete(name, tmp_path):
+    plan = read_plan(name)
+    assert plan.length == 100
+    write_mnist(tmp_path, train=20, test=30)
+    assert read_plan(name, root=tmp_path).length == 3
+
+
+def test_the_bundled_table_has_every_counterfactual_method_but_the_weakest_attack():
+    text = Path(__file__).parents[2].joinpath("captum_dcf/benchmark/mnist.toml").read_text(encoding="utf-8")
+    assert {name for name in COUNTERFACTUALS if f'"{name}"' not in text} == {"FGSM"}
+    for measure in ("ssim", "l2_input", "l2_latent", "svm_agreement", "neighbor_agreement", "im1"):
+        assert f"[measures.{measure}]" in text
+        assert measure in MEASURES

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import IterableDataset, TensorDataset
+from toys import RowClassifier
+
+from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator
+from captum_dcf.benchmark import Method, Plan, counterfactual_methods
+
+IMAGES = TensorDataset(torch.rand(3, 1, 4, 4), torch.zeros(3).long())
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(IMAGES)
+
+
+def same(x, t):
+    return x
+
+
+def plan(**changed):
+    arguments = {"images": IMAGES, "model": same, "target": 1, "methods": [Method("m", same)], "measures": {}}
+    return Plan(**{**arguments, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"methods": []}, ValueError, "at least one method"),
+        ({"methods": [same]}, TypeError, "function"),
+        ({"methods": [Method("m", "Revise")]}, TypeError, "'m' must be callable, received str"),
+        ({"methods": [Method("m", same), Method("m", same)]}, ValueError, r"two of \('m', '', None\)"),
+        ({"measures": {"ssim": "ssim"}}, TypeError, "'ssim' must be callable, received str"),
+        ({"measures": {"seconds": same}}, ValueError, "seconds: the table has such a column"),
+        ({"images": TensorDataset(torch.rand(0, 1))}, ValueError, "empty dataset"),
+        ({"images": Endless()}, TypeError, "map-style"),
+        ({"shard_size": 0}, ValueError, "shard_size must be at least 1, received 0"),
+        ({"target": -1}, ValueError, "target must be at least 0, received -1"),
+        ({"target": "nine"}, TypeError, "target must be an int, received str"),
+        ({"seed": True}, TypeError, "seed must be an int, received bool"),
+    ],
+)
+def test_a_mistake_is_named(changed, error, says):
+    with pytest.raises(error, match=says):
+        plan(**changed)
+
+
+def test_methods_of_one_name_may_differ_in_confidence():
+    methods = [Method("m", same, confidence=0.5), Method("m", same, confidence=0.99)]
+    assert plan(methods=methods).described()["methods"] == [["m", "", 0.5], ["m", "", 0.99]]
+
+
+def test_shards_cover_all_images_once():
+    shards = plan(shard_size=2).shards()
+    assert shards == {0: range(0, 2), 1: range(2, 3)}
+
+
+def test_every_method_meets_every_generator_and_confidence():
+    pixels = IdentityGenerator((1, 4, 4))
+    methods = counterfactual_methods(
+        {"a": DiffeomorphicCounterfactual, "b": DiffeomorphicCounterfactual},
+        RowClassifier(),
+        {"one": pixels, "two": pixels},
+        [0.4, 0.6],
+        max_steps=3,
+    )
+    assert [method.key for method in methods] == [
+        (name, generator, confidence) for name in "ab" for generator in ("one", "two") for confidence in (0.4, 0.6)
+    ]
+    result = methods[1].explain(torch.full((1, 1, 4, 4), 0.5), torch.tensor([2]))
+    assert result.steps.max() <= 3

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+from toys import images
+
+from captum_dcf import AdversarialExample, DiffeomorphicCounterfactual
+from captum_dcf.benchmark import Method, NotApplicable, Plan, SaliencyMap, counterfactual_methods, run
+from captum_dcf.metrics import l2_input, l2_latent
+
+
+def brighter(images, targets):
+    return images + 0.1
+
+
+def mean(case):
+    return case.counterfactuals.flatten(1).mean(1)
+
+
+def table(out):
+    with (out / "table.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def plan_of(dataset, classifier, methods, measures=None, **others):
+    return Plan(dataset, classifier, 2, methods, measures or {}, **others)
+
+
+@pytest.fixture
+def dataset(classifier):
+    x = images(6)
+    return TensorDataset(x, classifier(x).argmax(1))
+
+
+class Damaged(Dataset):
+    """Images of which some cannot be read, some are NaN and some have another shape."""
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise OSError("image file is truncated")
+        if index == 4:
+            return torch.full((1, 4, 4), float("nan")), 0
+        if index == 5:
+            return torch.full((1, 5, 5), 0.5), 0
+        return images(9)[index], 0
+
+
+def test_a_row_says_what_the_method_itself_says(tmp_path, dataset, classifier, generator):
+    methods = counterfactual_methods(
+        {"ours": DiffeomorphicCounterfactual, "X": AdversarialExample},
+        classifier,
+        {"rotated": generator},
+        confidences=[0.5, 0.8],
+    )
+    measures = {
+        "l2": lambda case: l2_input(case.inputs, case.counterfactuals),
+        "latent": lambda case: l2_latent(generator, case.inputs, case.counterfactuals),
+    }
+    rows = table(run(plan_of(dataset, classifier, methods, measures, shard_size=4), tmp_path / "out"))
+    assert len(rows) == 6 * 2 * 2
+    result = DiffeomorphicCounterfactual(classifier, generator).counterfactual(dataset.tensors[0], 2, confidence=0.8)
+    mine = [row for row in rows if row["method"] == "ours" and row["confidence"] == "0.8"]
+    assert [int(row["image"]) for row in mine] == list(range(6))
+    assert [int(row["source"]) for row in mine] == dataset.tensors[1].tolist()
+    assert {row["generator"] for row in mine} == {"rotated"}
+    assert [row["status"] for row in mine] == [status.name for status in result.statuses()]
+    assert [row["found"] for row in mine] == [str(found) for found in result.reached.tolist()]
+    assert [int(row["steps"]) for row in mine] == result.steps.tolist()
+    distances = torch.tensor([float(row["l2"]) for row in mine])
+    torch.testing.assert_close(distances, l2_input(result.inputs, result.counterfactuals))
+    # The generator is orthogonal.
+    torch.testing.assert_close(torch.tensor([float(row["latent"]) for row in mine]), distances, rtol=1e-3, atol=1e-5)
+    assert all(float(row["seconds"]) > 0 for row in rows)
+    assert {row["error"] for row in rows} == {""}
+
+
+def test_a_method_and_a_measure_are_callables(tmp_path, dataset, classifier):
+    methods = [
+        Method("brighter", brighter),
+        Method("last row", lambda x, t: x + 0.5 * torch.eye(4)[2][:, None], confidence=0.6),
+        Method("map", lambda x, t: SaliencyMap(x, torch.zeros_like(t))),
+    ]
+    rows = table(run(plan_of(dataset, classifier, methods, {"mean": mean}), tmp_path / "out"))
+    first, last, saliency = (rows[start : start + 6] for start in (0, 6, 12))
+    for row, image in zip(first, dataset.tensors[0]):
+        assert float(row["mean"]) == pytest.approx(float(image.mean()) + 0.1, abs=1e-6)
+    # The third logit is ten times the mean of the third row.
+    assert {row["found"] for row in last} == {"True"}
+    # No counterfactual, so nothing to be found or measured.
+    assert {row["found"] + row["mean"] + row["error"] for row in saliency} == {""}
+
+
+def test_a_broken_image_is_a_row_with_an_error_and_the_others_are_done(tmp_path, classifier):
+    asked = []
+
+    def picky(x, t):
+        asked.append(tuple(x.shape))
+        if x.shape[-1] != 4:
+            raise ValueError("images must be 4 wide")
+        return brighter(x, t)
+
+    methods = [Method("picky", picky), Method("same", lambda x, t: x)]
+    plan = plan_of(Damaged(), lambda x: x.flatten(1)[:, :3], methods, {"mean": mean}, shard_size=3)
+    out = run(plan, tmp_path / "out")
+    rows = table(out)
+    assert [(int(row["image"]), row["method"]) for row in rows] == [
+        (image, method) for start in (0, 3, 6) for method in ("picky", "same") for image in range(start, start + 3)
+    ]
+    errors = {int(row["image"]): row["error"] for row in rows if row["error"] and row["method"] == "picky"}
+    assert errors.keys() == {1, 4, 5}
+    assert errors[1] == "the image cannot be read: OSError: image file is truncated"
+    assert "NaN" in errors[4]
+    assert errors[5] == "ValueError: images must be 4 wide"
+    assert {int(row["image"]) for row in rows if row["error"] and row["method"] == "same"} == {1, 4}
+    assert all(row["mean"] for row in rows if not row["error"])
+    assert "image file is truncated (2 rows)" in (out / "report.md").read_text(encoding="utf-8")
+    summary = (out / "summary.csv").read_text(encoding="utf-8")
+    assert "picky,,,9,3," in summary
+
+
+def test_one_image_that_a_method_fails_on_does_not_take_its_shard_with_it(tmp_path, dataset, classifier):
+    bad = dataset.tensors[0][2]
+
+    def superstitious(x, t):
+        if any(torch.equal(image, bad) for image in x):
+            raise RuntimeError("unlucky")
+        return x
+
+    rows = table(run(plan_of(dataset, classifier, [Method("m", superstitious)]), tmp_path / "out"))
+    assert [row["error"] for row in rows] == ["", "", "RuntimeError: unlucky", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("method", "measure", "says"),
+    [
+        (lambda x, t: 1 / 0, mean, "method 'm'.*division by zero.*all 6 images"),
+        (brighter, lambda case: case.nothing, "method 'm'.*the measure 'mean'.*nothing.*all 6 images"),
+        (lambda x, t: None, mean, "method 'm' must give a Counterfactual.*received NoneType"),
+        (lambda x, t: x[:, :, :2], mean, r"method 'm' must keep the shape \(6, 1, 4, 4\).*\(6, 1, 2, 4\)"),
+        (brighter, lambda case: torch.zeros(2), r"measure 'mean' must give one value per example, \(6,\).*\(2,\)"),
+    ],
+)
+def test_what_fails_on_every_image_ends_the_run(tmp_path, dataset, classifier, method, measure, says):
+    with pytest.raises(ValueError, match=says):
+        run(plan_of(dataset, classifier, [Method("m", method)], {"mean": measure}), tmp_path / "out")
+    assert not list((tmp_path / "out" / "shards").iterdir())
+
+
+def test_a_missing_extra_ends_the_run(tmp_path, dataset, classifier):
+    def needs_more(case):
+        raise ImportError('pip install "captum_dcf[metrics]"')
+
+    with pytest.raises(ImportError, match="pip install"):
+        run(plan_of(dataset, classifier, [Method("m", brighter)], {"mean": needs_more}), tmp_path / "out")
+
+
+def test_a_measure_may_say_that_it_does_not_apply(tmp_path, dataset, classifier):
+    def never(case):
+        raise NotApplicable
+
+    rows = table(run(plan_of(dataset, classifier, [Method("m", brighter)], {"never": never}), tmp_path / "out"))
+    assert {row["never"] + row["error"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("example", [(torch.zeros(1, 4, 4, dtype=torch.uint8), 0), ("picture.png", 0), torch.zeros(3)])
+def test_a_dataset_of_something_else_is_refused(tmp_path, classifier, example):
+    with pytest.raises(TypeError, match="example 0"):
+        run(plan_of([example, example], classifier, [Method("m", brighter)]), tmp_path / "out")
+
+
+def test_random_numbers_are_those_of_the_shard_and_the_callers_are_put_back(tmp_path, dataset, classifier):
+    method = Method("noisy", lambda x, t: x + torch.rand_like(x))
+    before = torch.random.get_rng_state()
+    rows = [
+        table(run(plan_of(dataset, classifier, [method], {"mean": mean}, shard_size=2, seed=seed), tmp_path / name))
+        for seed, name in ((0, "first"), (0, "second"), (7, "third"))
+    ]
+    values = [[row["mean"] for row in part] for part in rows]
+    assert values[0] == values[1] != values[2]
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_shards_are_whole_lines_of_json(tmp_path, dataset, classifier):
+    out = run(plan_of(dataset, classifier, [Method("m", brighter)], shard_size=4), tmp_path / "out")
+    files = sorted((out / "shards").iterdir())
+    assert [path.name for path in files] == ["00000000.jsonl", "00000001.jsonl"]
+    assert [json.loads(line)["image"] for line in files[1].read_text(encoding="utf-8").splitlines()] == [4, 5]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from captum_dcf.benchmark import Method, Plan, run
+
+PLAN = Plan(
+    images=TensorDataset(torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(8).long()),
+    model=lambda x: x.flatten(1)[:, :3],
+    target=2,
+    methods=[Method("same", lambda x, t: x)],
+    measures={"mean": lambda case: case.counterfactuals.flatten(1).mean(1)},
+    shard_size=2,
+    settings={"weight": 0.1},
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"target": 1}, "target is 2 there and 1 here"),
+        ({"seed": 5}, "seed is 0 there and 5 here"),
+        ({"settings": {"weight": 0.2}}, "settings.weight is 0.1 there and 0.2 here"),
+        ({"settings": {}}, "settings.weight is 0.1 there and None here"),
+        ({"measures": {}}, r"measures is \['mean'\] there and \[\] here"),
+        ({"methods": [Method("other", lambda x, t: x)]}, "methods is"),
+        ({"shard_size": 3, "target": 0}, "target is 2 there and 0 here; shard_size is 2 there and 3 here"),
+    ],
+)
+def test_another_setting_in_the_same_folder_is_refused(tmp_path, changed, says):
+    run(PLAN, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=says):
+        run(replace(PLAN, **changed), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_on_a_full_disk_finished_shards_are_intact_and_the_run_goes_on(tmp_path, monkeypatch):
+    real, written = os.fsync, []
+
+    def full_after_two_shards(descriptor):
+        written.append(descriptor)
+        # The first file is settings.json.
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", full_after_two_shards)
+    with pytest.raises(OSError, match=r"00000002.jsonl: No space left on device.*intact"):
+        run(PLAN, tmp_path / "out")
+    shards = tmp_path / "out" / "shards"
+    assert [path.name for path in sorted(shards.iterdir())] == ["00000000.jsonl", "00000001.jsonl"]
+    monkeypatch.setattr("os.fsync", real)
+    finished = (tmp_path / "out" / "shards" / "00000001.jsonl").stat().st_mtime_ns
+    out = run(PLAN, tmp_path / "out")
+    assert len((out / "table.csv").read_text(encoding="utf-8").splitlines()) == 9
+    assert (out / "shards" / "00000001.jsonl").stat().st_mtime_ns == finished
+
+
+def test_a_table_that_does_not_fit_on_the_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(self, rows):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csv.DictWriter.writerows", full)
+        with pytest.raises(OSError, match=r"table.csv: No space left"):
+            run(PLAN, tmp_path)
+    assert not (tmp_path / "table.csv").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    run(PLAN, tmp_path)
+    assert (tmp_path / "table.csv").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_clear_error_before_anything_is_searched(tmp_path, monkeypatch):
+    def never(x, t):
+        raise AssertionError("searched")
+
+    def read_only(self, *arguments, **others):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(OSError, match=r"cannot write.*Read-only file system"):
+        run(replace(PLAN, methods=[Method("never", never)]), tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OSError, match="Permission denied"):
+            run(PLAN, tmp_path / "out")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OSError, match="cannot write"):
+        run(PLAN, tmp_path / "out")
