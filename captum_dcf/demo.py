@@ -77,8 +77,8 @@ def compare(classifier: nn.Module, generator: Generator, images: Tensor, target:
     r"""The same search in pixels, in latents with the paper's Adam, and in latents with the default step rule."""
     pixels = IdentityGenerator(tuple(images.shape[1:]))
     methods = {
-        PIXELS: DiffeomorphicCounterfactual(classifier, pixels, step_rule=Adam(5e-3)),
-        PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2)),
+        PIXELS: DiffeomorphicCounterfactual(classifier, pixels, step_rule=Adam(5e-3), softening=0),
+        PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2), softening=0),
         DEFAULT: DiffeomorphicCounterfactual(classifier, generator),
     }
     return {name: _measure(method, generator, images, target) for name, method in methods.items()}

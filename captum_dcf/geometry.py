@@ -35,10 +35,10 @@ _POWER_ITERATIONS = 2
 
 # How much a column of J costs, in rows: measured on flows. A row is a backward pass over a graph that is built once, a
 # column a whole forward pass with its tangent.
-_COLUMN_COST = 3
+_COLUMN_COST = 4
 
 
-def jacobian(decode: Decode, latents: Tensor, batch_size: int = 256) -> Tensor:
+def jacobian(decode: Decode, latents: Tensor, batch_size: int = 64) -> Tensor:
     r"""The Jacobian J = ∂g/∂z at each latent, by rows (reverse mode), or by columns (forward mode) if D is far below P.
 
     Args:
@@ -62,7 +62,7 @@ def jacobian(decode: Decode, latents: Tensor, batch_size: int = 256) -> Tensor:
     return torch.cat(parts) if product is _pull else torch.cat(parts).mT
 
 
-def inverse_metric(decode: Decode, latents: Tensor, batch_size: int = 256) -> Tensor:
+def inverse_metric(decode: Decode, latents: Tensor, batch_size: int = 64) -> Tensor:
     r"""The inverse of the induced metric, J Jᵀ: what turns a gradient in pixels into the move of a latent step.
 
     Args:
@@ -80,7 +80,7 @@ def inverse_metric(decode: Decode, latents: Tensor, batch_size: int = 256) -> Te
     return columns @ columns.mT
 
 
-def spectrum(decode: Decode, latents: Tensor, rank: int | None = None, batch_size: int = 256) -> Tensor:
+def spectrum(decode: Decode, latents: Tensor, rank: int | None = None, batch_size: int = 64) -> Tensor:
     r"""Singular values of the Jacobian, in descending order: how far a unit step in latent space can move the image.
 
     Args:
@@ -105,7 +105,7 @@ def spectrum(decode: Decode, latents: Tensor, rank: int | None = None, batch_siz
     return torch.cat([torch.linalg.svdvals(jacobian(decode, part, batch_size)) for part in parts])
 
 
-def tangent_space(decode: Decode, latents: Tensor, dimension: int, batch_size: int = 256) -> Tensor:
+def tangent_space(decode: Decode, latents: Tensor, dimension: int, batch_size: int = 64) -> Tensor:
     r"""Orthonormal basis of the tangent space: the left singular vectors of J that have the largest singular values.
 
     Args:

@@ -1,7 +1,7 @@
 r"""The paper's search as published: one image at a time, Adam, every parameter requiring gradients.
 
-Written from the description of Dombrowski et al. (2024), algorithm 1, and independent of captum_dcf's engine: it is what
-``speed.py`` compares with.
+Written from the description of Dombrowski et al. (2024), algorithm 1, and independent of captum_dcf's engine: it is
+what ``speed.py`` compares with.
 """
 
 from __future__ import annotations

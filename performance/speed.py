@@ -17,60 +17,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
+import floor
 import paper
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from measuring import machine, show, spread, waited
+from tasks import TASKS, Plain, Task, parameters_require
 
-from captum_dcf import Adam, Counterfactual, DiffeomorphicCounterfactual, Generator, StepRule, zoo
-from captum_dcf.data import mnist_sample
+from captum_dcf import Adam, Counterfactual, DiffeomorphicCounterfactual, Generator, StepRule
 from captum_dcf.metrics import neighbor_agreement, oracle_agreement
 
 MAX_STEPS = 500
-
-
-@dataclass(frozen=True)
-class Task:
-    r"""What is explained, with everything on one device."""
-
-    classifier: nn.Module
-    generator: Generator
-    images: Tensor
-    target: int
-    confidence: float
-    learning_rate: float  # the paper's, for Adam
-    references: tuple[Tensor, Tensor]  # real images and their labels, for the oracle and the neighbours
-
-
-class Plain(Generator):
-    r"""A generator without its frozen fast path."""
-
-    exact = True
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-        self.data_range = generator.data_range
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.generator.encode(x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.generator.decode(z)
-
-    def typical_length(self, latents: Tensor) -> Tensor:
-        return self.generator.typical_length(latents)
 
 
 @dataclass(frozen=True)
@@ -81,24 +41,6 @@ class Run:
     images: int
     found: int
     decodes: int
-
-
-def mnist_task(device: torch.device, images: int) -> Task:
-    r"""Fours, sevens and fives of the bundled test digits, to become nines."""
-    digits, labels = mnist_sample()
-    sources = (labels == 4) | (labels == 7) | (labels == 5)
-    shuffled = digits[sources][torch.randperm(int(sources.sum()), generator=torch.Generator().manual_seed(0))]
-    if images > len(shuffled):
-        raise ValueError(f"there are {len(shuffled)} images, asked for {images}")
-    return Task(
-        classifier=zoo.load("mnist-cnn").to(device),
-        generator=zoo.load("mnist-glow").to(device),
-        images=shuffled[:images].to(device),
-        target=9,
-        confidence=0.99,
-        learning_rate=0.05,
-        references=mnist_sample(train=True),
-    )
 
 
 def paper_run(task: Task, rows: range, frozen: bool) -> tuple[Run, list[paper.Answer]]:
@@ -136,65 +78,6 @@ def our_run(
     return Run(seconds(), len(images), int(result.reached.sum()), decodes), result
 
 
-@dataclass(frozen=True)
-class Floor:
-    r"""Seconds of the bare work of a search."""
-
-    start: float  # encode and classify the inputs
-    rounds: float  # decode, classify, gradient, at the sizes of each round
-    full: float  # the same number of decodes, all of them at the full batch
-    decode: float  # one decode of the full batch without a gradient
-    classify: float  # one classification of it without a gradient
-
-
-def round_sizes(task: Task, rows: range, batch: int) -> list[list[int]]:
-    r"""For each batch of our search, the number of images in each of its rounds."""
-    sizes: list[int] = []
-    parts = []
-    handle = task.classifier.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
-    try:
-        for start in range(rows.start, rows.stop, batch):
-            sizes.clear()
-            our_run(task, range(start, min(start + batch, rows.stop)), batch)
-            parts.append(sizes[1:])  # the first is the classification of the inputs
-    finally:
-        handle.remove()
-    return parts
-
-
-def floor_run(task: Task, rows: range, batch: int, parts: list[list[int]]) -> Floor:
-    r"""The same work as :func:`our_run`, with nothing around it."""
-
-    def one_round(z: Tensor) -> Tensor:
-        z = z.detach().requires_grad_()
-        logits = task.classifier(task.generator.decode(z).clamp(0, 1))
-        return torch.autograd.grad(F.cross_entropy(logits, labels[: len(z)], reduction="sum"), z)[0]
-
-    images = task.images[rows.start : rows.stop]
-    labels = torch.full((len(images),), task.target, device=images.device)
-    decodes = sum(size for sizes in parts for size in sizes)
-    with parameters_require(task, False), task.generator.frozen():
-        with waited(images.device) as start, torch.no_grad():
-            latents = [task.generator.encode(part) for part in images.split(batch)]
-            for part in images.split(batch):
-                task.classifier(part)
-        with waited(images.device) as rounds:
-            for z, sizes in zip(latents, parts):
-                for size in sizes:
-                    one_round(z[:size])
-        repeats = max(1, min(20, decodes // len(latents[0])))
-        with waited(images.device) as full:
-            for _ in range(repeats):
-                one_round(latents[0])
-        with torch.no_grad():
-            with waited(images.device) as decode:
-                decoded = task.generator.decode(latents[0])
-            with waited(images.device) as classify:
-                task.classifier(decoded)
-    at_full = full() * decodes / (repeats * len(latents[0]))
-    return Floor(start(), rounds(), at_full, decode(), classify())
-
-
 def measure(task: Task, batches: list[int], single: int, repetitions: int) -> dict[str, Any]:
     r"""All figures of a task.
 
@@ -207,7 +90,7 @@ def measure(task: Task, batches: list[int], single: int, repetitions: int) -> di
     everything = range(len(task.images))
     adam, largest = Adam(task.learning_rate), max(batches)
     runs: dict[str, list[Run]] = {}
-    floors: dict[int, list[Floor]] = {}
+    floors: dict[int, list[floor.Floor]] = {}
     answers: dict[int, paper.Answer] = {}
     result = our_run(task, everything, largest)[1]  # also warms up
     for repetition in range(repetitions):
@@ -224,9 +107,9 @@ def measure(task: Task, batches: list[int], single: int, repetitions: int) -> di
             f"engine, Adam, batch {largest}": our_run(task, everything, largest, adam)[0],
         }
         for batch in batches:
-            parts = round_sizes(task, rows_of[batch], batch)
+            parts = floor.round_sizes(task, rows_of[batch], batch, MAX_STEPS)
             timed[f"ours, batch {batch}"] = our_run(task, rows_of[batch], batch)[0]
-            floors.setdefault(batch, []).append(floor_run(task, rows_of[batch], batch, parts))
+            floors.setdefault(batch, []).append(floor.measure(task, rows_of[batch], batch, parts))
         for name, run in timed.items():
             runs.setdefault(name, []).append(run)
         print(f"repetition {repetition + 1} of {repetitions}", flush=True)
@@ -263,15 +146,15 @@ def factors(runs: dict[str, list[Run]], largest: int) -> dict[str, dict[str, flo
     }
 
 
-def floor_summary(runs: list[Run], floors: list[Floor], batch: int) -> dict[str, Any]:
-    whole = [floor.start + floor.rounds for floor in floors]
+def floor_summary(runs: list[Run], floors: list[floor.Floor], batch: int) -> dict[str, Any]:
+    wholes = [f.start + f.rounds for f in floors]
     return {
         "milliseconds_per_decode": spread([1000 * f.rounds / r.decodes for f, r in zip(floors, runs)]),
-        "overhead": spread([run.seconds / floor - 1 for run, floor in zip(runs, whole)]),
-        "share_of_encode": spread([floor.start / (floor.start + floor.rounds) for floor in floors]),
-        "cost_of_shrinking_batches": spread([floor.rounds / floor.full - 1 for floor in floors]),
-        "milliseconds_decode_only": spread([1000 * floor.decode / batch for floor in floors]),
-        "milliseconds_classify_only": spread([1000 * floor.classify / batch for floor in floors]),
+        "overhead": spread([run.seconds / whole - 1 for run, whole in zip(runs, wholes)]),
+        "share_of_encode": spread([f.start / whole for f, whole in zip(floors, wholes)]),
+        "cost_of_shrinking_batches": spread([f.rounds / f.full - 1 for f in floors]),
+        "milliseconds_decode_only": spread([1000 * f.decode / batch for f in floors]),
+        "milliseconds_classify_only": spread([1000 * f.classify / batch for f in floors]),
     }
 
 
@@ -305,74 +188,6 @@ def ratio(fast: Run, slow: Run) -> float:
     return (fast.found / fast.seconds) / (slow.found / slow.seconds) if slow.found else float("nan")
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": median(values), "least": min(values), "greatest": max(values)}
-
-
-@contextmanager
-def parameters_require(task: Task, gradients: bool) -> Iterator[None]:
-    parameters = [*task.classifier.parameters(), *task.generator.parameters()]
-    before = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(gradients)
-        yield
-    finally:
-        for parameter, value in zip(parameters, before):
-            parameter.requires_grad_(value)
-
-
-@contextmanager
-def waited(device: torch.device) -> Iterator[Callable[[], float]]:
-    r"""Gives a function that tells, afterwards, how many seconds the block took, with the device's work done."""
-    begun = ended = 0.0
-    synchronize(device)
-    begun = perf_counter()
-    try:
-        yield lambda: ended - begun
-    finally:
-        synchronize(device)
-        ended = perf_counter()
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    r"""What the figures were measured on."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-    }
-
-
-def show(figures: dict[str, Any], indent: str = "") -> None:
-    for name, value in figures.items():
-        if isinstance(value, dict) and set(value) == {"median", "least", "greatest"}:
-            print(f"{indent}{name}: {value['median']:.4g} ({value['least']:.4g} to {value['greatest']:.4g})")
-        elif isinstance(value, dict):
-            print(f"{indent}{name}")
-            show(value, indent + "  ")
-        else:
-            print(f"{indent}{name}: {value:.4g}" if isinstance(value, float) else f"{indent}{name}: {value}")
-
-
-TASKS = {"mnist": mnist_task}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=sorted(TASKS), default="mnist")
@@ -385,7 +200,8 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     figures = {"machine": machine(device), "task": options.task, "images": options.images}
-    figures |= measure(TASKS[options.task](device, options.images), options.batches, options.single, options.repetitions)
+    task = TASKS[options.task](device, options.images)
+    figures |= measure(task, options.batches, options.single, options.repetitions)
     show(figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

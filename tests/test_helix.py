@@ -138,7 +138,8 @@ def test_counterfactuals_stay_by_the_helix_and_adversarial_examples_leave_it(cla
     points, classes = helix_sample(100, torch.Generator().manual_seed(7))
     rule = Adam(3e-2)
     in_z = DiffeomorphicCounterfactual(classifier, generator, rule, output="binary_logit")
-    in_x = DiffeomorphicCounterfactual(classifier, IdentityGenerator((3,), data_range=None), rule, output="binary_logit")
+    pixels = IdentityGenerator((3,), data_range=None)
+    in_x = DiffeomorphicCounterfactual(classifier, pixels, rule, output="binary_logit")
     found_z = in_z.counterfactual(points, target=1 - classes, confidence=0.9, max_steps=300)
     found_x = in_x.counterfactual(points, target=1 - classes, confidence=0.9, max_steps=300)
     assert found_x.reached.float().mean() > 0.9

@@ -101,6 +101,10 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         r"""The method itself: counterfactuals of one batch."""
         raise NotImplementedError(f"{type(self).__name__} has to write search")
 
+    def class_goal(self, labels: Tensor, confidence: float) -> Goal:
+        r"""The goal that ``target`` and ``confidence`` are short for."""
+        return ReachClass(labels, confidence, self.output)
+
     @log_usage(part_of_slo=False)
     def attribute(
         self,
@@ -272,7 +276,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             output = raw(images, rows)
             return output if indices is None else select(output, indices[rows])
 
-        return goal or ReachClass(indices[:, 0], confidence, self.output), predict
+        return goal or self.class_goal(indices[:, 0], confidence), predict
 
 
 def _check_count(name: str, value: Any) -> None:

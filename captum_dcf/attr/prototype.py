@@ -24,21 +24,23 @@ NO_CLASS = -1
 class PrototypeCounterfactual(ContrastiveCounterfactual):
     r"""Counterfactuals by minimising c·L + β‖δ‖₁ + ‖δ‖₂² + γ‖AE(x') - x'‖₂² + θ‖E(x') - proto_t‖₂² over pixels.
 
-    :class:`ContrastiveCounterfactual` with one more term, E being the generator's ``encode`` and the prototype of the
-    class t the mean of the latents nearest to E(x) among those of reference images that f calls t. The weights are
-    those published for MNIST, with an autoencoder of few dimensions: for a generator whose latents change faster with
-    the pixels, as those of a flow do, θ has to be smaller.
+    :class:`ContrastiveCounterfactual` with one more term: the prototype of the class t is the mean of the latents
+    nearest to E(x) among those of reference images that f calls t. The weights are those published for MNIST with an
+    autoencoder of few dimensions. The latents of a flow change too fast with the pixels for them: pass an autoencoder
+    beside it.
 
     Van Looveren and Klaise, "Interpretable Counterfactual Explanations Guided by Prototypes", ECML PKDD 2021,
     https://arxiv.org/abs/1907.02584
 
     Args:
         forward_func: The model: images (N, ...), and additional arguments, to outputs.
-        generator: E is its ``encode``. Says the range of pixels, and gives the reconstructions of the result.
+        generator: Says the range of pixels, and gives the reconstructions and latents of the result.
         reference: Images of all classes that are to be reached, (M, ...). Encoded, and classified without additional
             arguments, at the first call, and never again.
-        autoencoder: AE, as in :class:`ContrastiveCounterfactual`.
-        theta: θ, the weight of the prototype's term.
+        autoencoder: AE, as in :class:`ContrastiveCounterfactual`. E is its ``encode`` if it is a generator itself, else
+            that of ``generator``.
+        theta: θ, the weight of the prototype's term. Belongs to the scale of E's latents: where images saturate and
+            nothing is found, it is too great.
         neighbors: Latents whose mean is a prototype; all of them where f calls fewer t.
         kappa: κ, the lead in probability that is asked for.
         beta: β, the width of the soft threshold, in pixel values.
@@ -76,6 +78,7 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         self.reference = reference
         self.theta = theta
         self.neighbors = neighbors
+        self.encoder = autoencoder if isinstance(autoencoder, Generator) else generator
         self._encoded: tuple[Tensor, Tensor] | None = None
 
     def check_goal(self, goal: Goal) -> None:
@@ -91,12 +94,15 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         r"""θ‖E(x') - proto_t‖₂²."""
         goal = query.goal
         assert isinstance(goal, ReachClass)
+        if self.reference.shape[1:] != query.inputs.shape[1:]:
+            known, received = tuple(self.reference.shape[1:]), tuple(query.inputs.shape[1:])
+            raise ValueError(f"reference images have the shape {known}, the inputs {received}")
         labels = torch.as_tensor(goal.label, device=rows.device).expand(len(query.inputs))[rows]
         encodings, classes = self.encoded_reference(query.inputs)
-        prototypes = nearest_mean(result.start_latents[rows], labels, encodings, classes, self.neighbors)
-        return lambda images, places: self.theta * (
-            (self.generator.encode(images) - prototypes[places]).square().sum(1)
-        )
+        with torch.no_grad():
+            latents = self.encoder.encode(query.inputs[rows])
+        prototypes = nearest_mean(latents, labels, encodings, classes, self.neighbors)
+        return lambda images, places: self.theta * (self.encoder.encode(images) - prototypes[places]).square().sum(1)
 
     @torch.no_grad()
     def encoded_reference(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +114,7 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         return encodings.to(like), classes.to(like.device)
 
     def _encode_chunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        latents = self.encode(images)
+        latents = self.encoder.encode(images)
         output = self.forward_func(images)
         if output.ndim > 2:
             received = tuple(output.shape)

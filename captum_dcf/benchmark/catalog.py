@@ -88,6 +88,8 @@ def make_methods(setup: Setup, label: str, method: str, arguments: Mapping[str, 
     _check_known(f"arguments of {label!r}", own, [*_parameters_of(factory), *CALL_ARGUMENTS])
     if "reference" in inspect.signature(factory).parameters:
         own["reference"] = setup.reference()[0].to(setup.device)
+    if "autoencoder" in own:
+        own["autoencoder"] = setup.load(own["autoencoder"])
     if "adam" in own:
         own["step_rule"] = Adam(own.pop("adam"))
     return counterfactual_methods(
@@ -259,7 +261,7 @@ def _generator(setup: Setup, name: str) -> Generator:
 
 
 def _parameters_of(factory: Callable[..., Any]) -> list[str]:
-    given = {"self", "model", "forward_func", "generator", "reference", "autoencoder"}
+    given = {"model", "forward_func", "generator", "reference"}
     names = [name for name in inspect.signature(factory).parameters if name not in given]
     return ["adam" if name == "step_rule" else name for name in names]
 

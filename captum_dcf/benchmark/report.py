@@ -60,7 +60,9 @@ def _write_table(folder: ShardFolder, columns: Sequence[str]) -> None:
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet
 
-        parquet.write_table(arrow_csv.read_csv(path), path.with_suffix(".parquet"))
+        unfinished = path.with_suffix(".parquet.tmp")
+        parquet.write_table(arrow_csv.read_csv(path), unfinished)
+        unfinished.replace(path.with_suffix(".parquet"))
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:

@@ -124,7 +124,7 @@ def _methods(judges: _Judges) -> dict[str, AdversarialExample | DiffeomorphicCou
     classifier = zoo.load("mnist-cnn")
     return {
         PIXELS: AdversarialExample(classifier, judges.generator),
-        PAPER: DiffeomorphicCounterfactual(classifier, judges.generator, step_rule=Adam(5e-2)),
+        PAPER: DiffeomorphicCounterfactual(classifier, judges.generator, step_rule=Adam(5e-2), softening=0),
         DEFAULT: DiffeomorphicCounterfactual(classifier, judges.generator),
     }
 

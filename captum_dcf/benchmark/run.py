@@ -40,7 +40,9 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
     folder = ShardFolder(out)
     shards = plan.shards()
     with processes() as group:
-        folder.claim(plan.described())
+        folder.check(plan.described())
+        if group.rank == 0:
+            folder.claim(plan.described())
         mine = group.share(folder.missing(shards))
         for number in _shown(mine, show_progress and is_first()):
             folder.write(number, shard_rows(plan, number, shards[number]))

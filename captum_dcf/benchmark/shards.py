@@ -25,27 +25,32 @@ class ShardFolder:
         self._shards = self.path / "shards"
         self._settings = self.path / "settings.json"
 
-    def claim(self, described: Mapping[str, Any]) -> None:
-        r"""Makes the folder that of a run, or makes sure that it is already.
+    def check(self, described: Mapping[str, Any]) -> None:
+        r"""Makes sure that this is the folder of a run with these settings, or of none yet.
 
         Raises:
             ValueError: It is the folder of a run with other settings.
-            OSError: Nothing can be written there.
         """
         wanted = json.loads(json.dumps(described))
-        if not self._settings.is_file():
-            try:
-                self._shards.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise _explained(error, self.path) from error
-            write_whole(self._settings, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
-            return
-        found = self.settings()
+        found = self.settings() if self._settings.is_file() else wanted
         if found != wanted:
             raise ValueError(
                 f"{self.path} holds a run with other settings: {'; '.join(_differences(found, wanted))}. "
                 "Choose another folder, or the same settings"
             )
+
+    def claim(self, described: Mapping[str, Any]) -> None:
+        r"""Makes this the folder of a run.
+
+        Raises:
+            OSError: Nothing can be written there.
+        """
+        try:
+            self._shards.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _explained(error, self.path) from error
+        if not self._settings.is_file():
+            write_whole(self._settings, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
     def settings(self) -> dict[str, Any]:
         r"""The settings of the run in this folder."""

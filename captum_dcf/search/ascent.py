@@ -78,7 +78,7 @@ class _Judgement:
     finite: Tensor  # decode and output are
     reached: Tensor
     gradient: Tensor  # of the loss in the latents; zero where the goal is reached
-    usable: Tensor  # not there yet, and a step can be taken from here: all is finite, the gradient too
+    usable: Tensor  # not there yet, and a step can be taken from here: all is finite and there is a gradient
 
     def take(self, keep: Tensor) -> _Judgement:
         return _Judgement(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
@@ -96,8 +96,9 @@ def ascend(
 ) -> Counterfactual:
     r"""Searches counterfactuals of a batch by gradient steps in latent space (Dombrowski et al., 2024, algorithm 1).
 
-    A step whose decode, output or gradient is not finite is taken back and halved, for that example alone. A step that
-    makes things worse is not: a monotone search gets trapped.
+    A step whose decode, output or gradient is not finite, or that ends where the gradient is exactly zero (far out,
+    where decoders saturate), is taken back and halved, for that example alone. A step that makes things worse is not: a
+    monotone search gets trapped.
 
     Args:
         inputs: x, (N, ...).
@@ -158,7 +159,7 @@ def _judge(trials: _Trials, problem: Problem) -> _Judgement:
     gradient = torch.zeros_like(z)
     if unfinished.any():
         gradient[:, problem.free] = _gradient(losses[unfinished].sum(), z)[:, problem.free]
-    usable = unfinished & gradient.isfinite().all(1)
+    usable = unfinished & gradient.isfinite().all(1) & (gradient != 0).any(1)
     return _Judgement(images.detach(), output.detach(), scores, finite, reached, gradient, usable)
 
 
@@ -217,8 +218,9 @@ def _move(
     halvings = torch.where(usable, 0, trials.halvings + 1)
     stuck = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)
     moved = _Trials(trials.rows, latents, origins, state, halvings)
-    result.status[trials.rows[stuck & usable]] = Status.STALLED
-    result.status[trials.rows[stuck & ~usable]] = Status.NOT_FINITE
+    finite = judged.finite & _finite_rows(judged.gradient)
+    result.status[trials.rows[stuck & finite]] = Status.STALLED
+    result.status[trials.rows[stuck & ~finite]] = Status.NOT_FINITE
     return moved.take(~stuck), judged.take(~stuck)
 
 
@@ -254,7 +256,7 @@ def _refine(result: Counterfactual, last_origins: Tensor, problem: Problem) -> N
 
 
 def _finite_rows(values: Tensor) -> Tensor:
-    return values.isfinite().reshape(len(values), -1).all(1)
+    return values.isfinite() if values.ndim == 1 else values.isfinite().flatten(1).all(1)
 
 
 def _like(mask: Tensor, images: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class _ClassGoal(Goal):
     label: int | Tensor
     confidence: float
     output: OutputKind
+    softening: float
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUT_KINDS:
@@ -67,6 +68,9 @@ class _ClassGoal(Goal):
         _check_number("confidence", self.confidence)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, received {self.confidence}")
+        _check_number("softening", self.softening)
+        if not 0 <= self.softening < float("inf"):
+            raise ValueError(f"softening must be 0 or more and finite, received {self.softening}")
 
     def take(self, index: Tensor) -> Goal:
         return replace(self, label=self.label[index]) if isinstance(self.label, Tensor) and self.label.ndim else self
@@ -109,30 +113,45 @@ class _ClassGoal(Goal):
         logit = output.flatten()
         return torch.stack((F.logsigmoid(-logit), F.logsigmoid(logit)), dim=1)
 
-    def _log_probability(self, output: Tensor) -> Tensor:
-        return self._log_probabilities(output).gather(1, self._labels(output)).squeeze(1)
+    def _softened(self, output: Tensor) -> Tensor:
+        """Log-probabilities at a temperature of ``softening`` standard deviations of the logits, never below one."""
+        log_probabilities = self._log_probabilities(output)
+        if self.softening == 0:
+            return log_probabilities
+        spread = log_probabilities.detach().std(1, keepdim=True)
+        return F.log_softmax(log_probabilities / (self.softening * spread).clamp_min(1), dim=1)
+
+    def _of_label(self, log_probabilities: Tensor) -> Tensor:
+        return log_probabilities.gather(1, self._labels(log_probabilities)).squeeze(1)
 
 
 @dataclass(frozen=True)
 class ReachClass(_ClassGoal):
     r"""The class ``label`` with at least ``confidence``: the set S_{t,Λ} of the paper. The loss is the cross-entropy.
 
+    A confident classifier names one rival class at a time, and the gradient of its cross-entropy turns with each change
+    of rival. ``softening`` divides the logits by so many of their own standard deviations (if that is more than one)
+    before the cross-entropy is taken, so that all classes have a say in the direction. What counts as reached is not
+    touched by it.
+
     Args:
         label: The class to reach, one for all or a tensor (N,).
         confidence: Λ, the probability from which on the class counts as reached, in (0, 1).
         output: What the model gives: ``"logits"`` (N, classes), ``"probabilities"`` (N, classes), or ``"binary_logit"``
             (N,) or (N, 1), positive for class 1.
+        softening: At least 0, which is the plain cross-entropy.
     """
 
     label: int | Tensor
     confidence: float = 0.99
     output: OutputKind = "logits"
+    softening: float = 0.0
 
     def loss(self, output: Tensor) -> Tensor:
-        return -self._log_probability(output)
+        return -self._of_label(self._softened(output))
 
     def score(self, output: Tensor) -> Tensor:
-        return self._log_probability(output).exp()
+        return self._of_label(self._log_probabilities(output)).exp()
 
     def reached(self, output: Tensor) -> Tensor:
         # The target is asked to be the most likely class as well, which matters where confidence is below one half.
@@ -148,25 +167,26 @@ class LeaveClass(_ClassGoal):
         label: The class to leave, one for all or a tensor (N,).
         confidence: Probability that the other classes must have together, in (0, 1).
         output: As in :class:`ReachClass`.
+        softening: As in :class:`ReachClass`.
     """
 
     label: int | Tensor
     confidence: float = 0.99
     output: OutputKind = "logits"
+    softening: float = 0.0
 
     def loss(self, output: Tensor) -> Tensor:
-        return -self._log_rest(output)
+        return -self._log_rest(self._softened(output))
 
     def score(self, output: Tensor) -> Tensor:
-        return self._log_rest(output).exp()
+        return self._log_rest(self._log_probabilities(output)).exp()
 
     def reached(self, output: Tensor) -> Tensor:
         predicted = self._log_probabilities(output).argmax(1) == self._labels(output).squeeze(1)
         return ~predicted & (self.score(output) > self.confidence)
 
-    def _log_rest(self, output: Tensor) -> Tensor:
-        log_probabilities = self._log_probabilities(output)
-        is_label = F.one_hot(self._labels(output).squeeze(1), log_probabilities.shape[1]).bool()
+    def _log_rest(self, log_probabilities: Tensor) -> Tensor:
+        is_label = F.one_hot(self._labels(log_probabilities).squeeze(1), log_probabilities.shape[1]).bool()
         return log_probabilities.masked_fill(is_label, -torch.inf).logsumexp(1)
 
 

@@ -57,6 +57,26 @@ def test_the_reference_is_encoded_once(classifier: nn.Module):
     assert generator.largest == 2
 
 
+def test_an_autoencoder_with_latents_of_its_own_gives_the_prototypes(classifier: nn.Module, generator: Generator):
+    class Means(Rotated):
+        r"""Latents are the means of the four rows."""
+
+        exact = False
+
+        def encode(self, x: Tensor) -> Tensor:
+            return x.mean((1, 3))
+
+        def decode(self, z: Tensor) -> Tensor:
+            return z.view(-1, 1, 4, 1).expand(-1, 1, 4, 4)
+
+    x = images(2)
+    method = PrototypeCounterfactual(classifier, generator, reference(), Means(), theta=1.0, gamma=0.1, c=100.0)
+    result = method.counterfactual(x, target=1, confidence=0.5, max_steps=60)
+    assert result.reached.all()
+    assert method.encoded_reference(x)[0].shape == (120, 4)
+    torch.testing.assert_close(result.start_latents, generator.encode(x))
+
+
 def test_the_weight_of_the_prototype_draws_the_counterfactual_to_it(classifier: nn.Module, generator: Generator):
     x = images(4)
     distances = []
@@ -103,5 +123,5 @@ def test_what_has_no_prototype_is_refused(classifier: nn.Module, generator: Gene
         PrototypeCounterfactual(classifier, generator, reference(), theta=-1.0)
     with pytest.raises(ValueError, match="neighbors must be at least 1"):
         PrototypeCounterfactual(classifier, generator, reference(), neighbors=0)
-    with pytest.raises(ValueError, match="cannot encode"):
+    with pytest.raises(ValueError, match=r"reference images have the shape \(1, 5, 5\), the inputs \(1, 4, 4\)"):
         PrototypeCounterfactual(classifier, generator, torch.rand(3, 1, 5, 5)).perturb(images(1), target=1)

@@ -14,6 +14,8 @@ from benchmark.toy_run import IMAGES, plan
 from captum_dcf.benchmark import run
 from captum_dcf.benchmark.processes import local_device
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+
 PROGRAM = Path(__file__).with_name("toy_run.py")
 # What depends on the machine and the hour.
 MEASURED = ("seconds", "memory_mib")
@@ -30,7 +32,8 @@ def explained(log):
 
 def start(count, *arguments):
     # gloo listens on the loopback device, wherever the host's name leads.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     command = [*(launcher if count > 1 else [sys.executable]), str(PROGRAM), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -44,7 +47,6 @@ def by_one(tmp_path_factory):
     return table(out)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the loopback device has this name on Linux")
 def test_two_processes_of_which_one_is_killed_and_started_again_give_the_table_of_one(tmp_path, by_one):
     out, log = tmp_path / "out", tmp_path / "log"
     killed = start(2, out, log, 13)

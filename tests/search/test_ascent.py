@@ -255,6 +255,20 @@ def test_a_step_that_overflows_is_halved_until_it_does_not():
     torch.testing.assert_close(tried[:5], torch.tensor([-0.1, 3.9, 1.9, 0.9, 0.4]))
 
 
+def test_a_step_to_where_the_gradient_is_dead_is_taken_back():
+    # Far out decoders saturate: all is finite there, but there is no way on.
+    result = run(at(-0.1), decode=lambda z: torch.where(z > 0.6, torch.full_like(z, -1.0), z), rule=UnitGradient(2.0))
+    assert result.statuses() == [Status.FOUND]
+    assert 0.4394 < result.end_latents[0, 0] <= 0.6
+
+
+def test_stalled_where_all_ways_lead_to_dead_gradients():
+    result = run(at(-1.0), decode=lambda z: torch.where(z[:, :1] > -1, torch.full_like(z, -2.0), z))
+    assert result.statuses() == [Status.STALLED]
+    assert torch.equal(result.counterfactuals, at(-1.0))
+    assert 15 <= result.steps.item() <= 25
+
+
 def test_only_the_example_that_overflows_is_held_back():
     alone = run(at(-1.5), decode=mixed_decode, latents=torch.tensor([[-1.5, 1.0]]))
     both = run(at(-1.5, -0.2), decode=mixed_decode, latents=torch.tensor([[-1.5, 1.0], [-0.2, 2.0]]))
