@@ -54,11 +54,12 @@ def quantus_explain(
     def explain(model: nn.Module, inputs: Any, targets: Any, device: Any = None, **kwargs: Any) -> np.ndarray:
         weight = next(model.parameters(), torch.empty(0))
         place = device or weight.device
-        images = torch.as_tensor(inputs, dtype=weight.dtype, device=place)
+        images = torch.as_tensor(inputs, dtype=weight.dtype, device=place).detach().clone()
         classes = torch.as_tensor(targets, device=place).long().reshape(-1)
         attribution = method(model)
         chosen = {**arguments, **kwargs}
         if not isinstance(attribution, CounterfactualAttribution):
+            images.requires_grad_()
             chosen = {"target": classes, **chosen}
         elif target is not None:
             chosen = {"target": target, **chosen}

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import normflows as nf
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FrozenLayer", "frozen_layers", "run_inverse", "run_layers"]
+__all__ = ["FrozenLayer", "NetworkCall", "call_network", "frozen_layers", "run_inverse", "run_layers"]
 
 # What normflows' couplings do with the raw value their network gives for the scale.
 _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -23,6 +23,14 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda raw: 1 / torch.sigmoid(raw + 2),
     "sigmoid_inv": lambda raw: torch.sigmoid(raw + 2),
 }
+
+
+NetworkCall = Callable[[nn.Module, Tensor], Tensor]
+
+
+def call_network(network: nn.Module, x: Tensor) -> Tensor:
+    r"""The network's output, with nothing around it."""
+    return network(x)
 
 
 class FrozenLayer(ABC):
@@ -41,11 +49,15 @@ class FrozenLayer(ABC):
         r"""From the output y and a loss's gradient in y: the input z and the gradient in z, both detached."""
 
 
-def frozen_layers(flows: Iterable[nf.flows.Flow]) -> list[FrozenLayer]:
+def frozen_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_network) -> list[FrozenLayer]:
     r"""Layers that take latents through ``flows`` towards the image, with the parameters' present values.
 
     Affine couplings that split channels, 1×1 convolutions and ActNorm behind one are taken apart; layers this module
     does not know are called as they are.
+
+    Args:
+        flows: Layers of normflows.
+        call: How the network of a coupling is called.
     """
     layers: list[FrozenLayer] = []
     for flow in _flattened(flows):
@@ -55,7 +67,7 @@ def frozen_layers(flows: Iterable[nf.flows.Flow]) -> list[FrozenLayer]:
         elif isinstance(flow, nf.flows.ActNorm) and isinstance(previous, _Convolution) and _is_per_channel(flow):
             layers[-1] = previous.followed_by(flow)
         elif _splits_channels(flow):
-            layers.append(_Coupling(flow))
+            layers.append(_Coupling(flow, call))
         else:
             layers.append(_AsItIs(flow))
     return layers
@@ -109,10 +121,11 @@ class _Convolution(FrozenLayer):
 class _Coupling(FrozenLayer):
     """An affine coupling: one half of the channels is kept and says how the other half is scaled and shifted."""
 
-    def __init__(self, block: nf.flows.AffineCouplingBlock) -> None:
+    def __init__(self, block: nf.flows.AffineCouplingBlock, call: NetworkCall) -> None:
         split, coupling, _ = block.flows
         self.keeps_second_half = split.mode == "channel_inv"
         self.network = coupling.param_map
+        self.call = call
         self.scale = _SCALES[coupling.scale_map] if coupling.scale else None
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -142,7 +155,7 @@ class _Coupling(FrozenLayer):
         return self._join(kept.detach(), moved.detach()), self._join(kept_gradient + through_network, moved_gradient)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor | float, Tensor]:
-        parameters = self.network(kept)
+        parameters = self.call(self.network, kept)
         if self.scale is None:
             return 1.0, parameters
         return self.scale(parameters[:, 1::2]), parameters[:, 0::2]

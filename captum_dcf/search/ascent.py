@@ -24,6 +24,8 @@ __all__ = ["Problem", "ascend"]
 # Halved so often, a step is a millionth of what it was.
 MOST_HALVINGS = 20
 UNDECIDED = -1
+# Share of the data range within which a pixel counts as being at its bound, a fortieth of one of 256 grey levels.
+AT_BOUND = 1e-4
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Problem:
         predict: Images and the rows of the batch they belong to, (n,), to model outputs (n, ...).
         goal: What the output has to become; of the whole batch.
         free: The slice of latent coordinates that may move.
-        data_range: Images are clamped to it before the model sees them; None for no bounds.
+        data_range: Images are clamped to it before the model sees them, and pixels within 1e-4 of its width are put on
+            the bound; None for no bounds.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -264,11 +267,16 @@ def _like(mask: Tensor, images: Tensor) -> Tensor:
 
 
 class _StraightThroughClamp(torch.autograd.Function):
-    # A pixel at the bound keeps its gradient: whether rounding left it just inside or just outside must not matter.
+    # A pixel at a bound keeps its gradient: whether rounding left it just inside or just outside must not matter. For
+    # the same reason one that is almost at a bound is put there. An even background otherwise carries rounding noise,
+    # and which of its pixels wins a max-pool, hence the gradient, would depend on the size of the batch.
 
     @staticmethod
     def forward(ctx: Any, decoded: Tensor, low: float, high: float) -> Tensor:
-        return decoded.clamp(low, high)
+        margin = AT_BOUND * (high - low)
+        inside = decoded.clamp(low, high)
+        inside = torch.where(inside < low + margin, low, inside)
+        return torch.where(inside > high - margin, high, inside)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

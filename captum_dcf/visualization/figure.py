@@ -2,6 +2,7 @@ r"""Pictures of counterfactuals: input, reconstruction, counterfactual and their
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from captum_dcf.search.result import Counterfactual
 __all__ = ["counterfactual_figure"]
 
 INCHES = 1.15
+# Characters that fit above a panel.
+TITLE_WIDTH = 18
 
 
 def counterfactual_figure(
@@ -58,8 +61,9 @@ def counterfactual_figure(
             row_axes[2 + 2 * method].set_xlabel(part.captions[row], fontsize=7, labelpad=2)
         if row_labels is not None:
             row_axes[0].set_ylabel(row_labels[row], fontsize=9)
-    for axis, title in zip(axes[0], ["x", "reconstruction", *(t for name in shown for t in (f"x'\n{name}", "x' − x"))]):
-        axis.set_title(title, fontsize=9)
+    methods = [title for name in shown for title in (f"x'\n{textwrap.fill(name, TITLE_WIDTH)}", "x' − x")]
+    for axis, title in zip(axes[0], ["x", "reconstruction", *methods]):
+        axis.set_title(title, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.colorbar(differences, ax=axes, shrink=0.8, aspect=30, label="x' − x")
