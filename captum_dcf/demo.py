@@ -83,9 +83,7 @@ def compare(classifier: nn.Module, generator: Generator, images: Tensor, target:
         PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2), softening=0),
         DEFAULT: DiffeomorphicCounterfactual(classifier, generator),
     }
-    return {
-        name: _measure(method, generator, images, target, MAX_STEPS[name]) for name, method in methods.items()
-    }
+    return {name: _measure(method, generator, images, target, MAX_STEPS[name]) for name, method in methods.items()}
 
 
 def table(compared: dict[str, Comparison]) -> str:

@@ -72,6 +72,10 @@ def _check_output(output: Any, images: Tensor) -> None:
             "wrap it, for instance as lambda x: model(x).logits"
         )
     if output.ndim == 0 or len(output) != len(images):
-        raise ValueError(f"forward_func must give one output per example: {tuple(output.shape)} for {len(images)} images")
+        raise ValueError(
+            f"forward_func must give one output per example: {tuple(output.shape)} for {len(images)} images"
+        )
     if output.dtype == torch.bool or not output.is_floating_point():
-        raise ValueError(f"forward_func must give floating point outputs that can be differentiated, received {output.dtype}")
+        raise ValueError(
+            f"forward_func must give floating point outputs that can be differentiated, received {output.dtype}"
+        )

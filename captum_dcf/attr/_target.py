@@ -62,7 +62,9 @@ def _from_tensor(target: Tensor, device: torch.device) -> Tensor:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"target must hold integers, received a tensor of {target.dtype}; accepted are {ACCEPTED}")
     if target.ndim > 1:
-        raise ValueError(f"target must have at most one dimension, received {tuple(target.shape)}; accepted are {ACCEPTED}")
+        raise ValueError(
+            f"target must have at most one dimension, received {tuple(target.shape)}; accepted are {ACCEPTED}"
+        )
     return target.to(device=device, dtype=torch.int64).reshape(-1, 1)
 
 

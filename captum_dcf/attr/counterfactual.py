@@ -149,7 +149,15 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
                 mode with batch statistics, a generator whose images have another shape than the inputs.
         """
         result = self.counterfactual(
-            inputs, target, additional_forward_args, confidence, goal, max_steps, refine, internal_batch_size, show_progress
+            inputs,
+            target,
+            additional_forward_args,
+            confidence,
+            goal,
+            max_steps,
+            refine,
+            internal_batch_size,
+            show_progress,
         )
         _warn_of_failures(result, stacklevel=4)
         attributions = result.attributions.contiguous()
@@ -169,7 +177,15 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
     ) -> Tensor | tuple[Tensor, ...]:
         r"""x', the counterfactuals themselves. Arguments, warning and errors as in :meth:`attribute`."""
         result = self.counterfactual(
-            inputs, target, additional_forward_args, confidence, goal, max_steps, refine, internal_batch_size, show_progress
+            inputs,
+            target,
+            additional_forward_args,
+            confidence,
+            goal,
+            max_steps,
+            refine,
+            internal_batch_size,
+            show_progress,
         )
         _warn_of_failures(result, stacklevel=3)
         counterfactuals = result.counterfactuals.contiguous()

@@ -27,8 +27,8 @@ class Revise(DiffeomorphicCounterfactual):
     r"""Counterfactuals by gradient steps on ℓ(f(g(z)), t) + λ ‖x - g(z)‖₁ from z = g⁻¹(x).
 
     The search of :class:`DiffeomorphicCounterfactual` with one more term, which holds the counterfactual near its input
-    in pixels; with λ = 0 it is that search. Like it, it stops at the first image that reaches the goal: another reading
-    of the paper runs all steps and keeps the best valid image.
+    in pixels; with λ = 0 and the plain cross-entropy it is that search. Like it, it stops at the first image that
+    reaches the goal: another reading of the paper runs all steps and keeps the best valid image.
 
     Joshi, Koyejo, Vijitbenjaronk, Kim and Ghosh, "Towards Realistic Individual Recourse and Actionable Explanations in
     Black-Box Decision Making Systems", 2019, https://arxiv.org/abs/1907.09615
@@ -50,7 +50,8 @@ class Revise(DiffeomorphicCounterfactual):
         step_rule: StepRule | None = None,
         output: OutputKind = "logits",
     ) -> None:
-        super().__init__(forward_func, generator, Adam(0.05) if step_rule is None else step_rule, output)
+        rule = Adam(0.05) if step_rule is None else step_rule
+        super().__init__(forward_func, generator, rule, output, softening=0.0)
         if not 0 <= distance_weight < float("inf"):
             raise ValueError(f"distance_weight must be 0 or more and finite, received {distance_weight}")
         self.distance_weight = distance_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -75,14 +75,15 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 def _tables(summaries: Sequence[MethodSummary], measures: Sequence[str]) -> list[Table]:
     columns = ["steps", *measures]
+    shares = {name for name in measures if all(one.all[name].is_share for one in summaries if one.all[name].count)}
     some_failed = any(one.found not in (None, one.total) and one.found for one in summaries)
     tables = [
-        _table("Medians (shares in %) and their 95 % intervals, all images", summaries, columns, _median),
-        _table("Means ± deviations, all images", summaries, columns, _mean),
+        _table("Medians (shares in %) and their 95 % intervals, all images", summaries, columns, shares),
+        _table("Means ± deviations, all images", summaries, columns),
     ]
     if some_failed:
         title = "Medians (shares in %) and their 95 % intervals, only images whose counterfactual was found"
-        tables.append(_table(title, [one for one in summaries if one.found], columns, _median, of_found=True))
+        tables.append(_table(title, [one for one in summaries if one.found], columns, shares, of_found=True))
     return tables
 
 
@@ -90,9 +91,10 @@ def _table(
     title: str,
     summaries: Sequence[MethodSummary],
     columns: Sequence[str],
-    cell: Callable[[Statistics], str],
+    shares: Collection[str] | None = None,
     of_found: bool = False,
 ) -> Table:
+    """A row per method; of medians, where the names of the shares are given, else of means."""
     header = ["method", "generator", "Λ", "found", "images/s", "peak MiB", *columns]
     rows = []
     for one in summaries:
@@ -105,16 +107,16 @@ def _table(
                 NOTHING if one.found is None else f"{one.found}/{one.total}",
                 _number(one.images_per_second),
                 NOTHING if one.memory_mib is None else f"{one.memory_mib:.0f}",
-                *(cell(values[name]) for name in columns),
+                *(_mean(values[name]) if shares is None else _median(values[name], name in shares) for name in columns),
             ]
         )
     return Table(title, header, rows)
 
 
-def _median(values: Statistics) -> str:
+def _median(values: Statistics, is_share: bool) -> str:
     if not values.count:
         return NOTHING
-    if values.is_share:
+    if is_share:
         return f"{100 * values.mean:.1f} % [{100 * values.mean_low:.1f}, {100 * values.mean_high:.1f}]"
     return f"{_number(values.median)} [{_number(values.median_low)}, {_number(values.median_high)}]"
 

@@ -89,6 +89,9 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int) -> list[Row]:
     with _seeded(seed, device), warnings.catch_warnings():
         # The table says it.
         warnings.simplefilter("ignore", CounterfactualWarning)
+        # Captum says these of what it does itself.
+        warnings.filterwarnings("ignore", "Input Tensor 0 did not already require gradients")
+        warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")
         reset_peak(device)
         started = perf_counter()
         outcome = method.explain(batch.inputs.clone(), targets)

@@ -143,7 +143,9 @@ def glow(
     if len(steps) != len(hidden_channels):
         raise ValueError(f"steps and hidden_channels need one entry per level, received {steps} and {hidden_channels}")
     if height % 2 ** len(steps) or width % 2 ** len(steps):
-        raise ValueError(f"{len(steps)} levels need height and width divisible by {2 ** len(steps)}, received {height}×{width}")
+        raise ValueError(
+            f"{len(steps)} levels need height and width divisible by {2 ** len(steps)}, received {height}×{width}"
+        )
     coarsest = len(steps) - 1
     levels: list[list[nf.flows.Flow]] = []
     bases: list[nn.Module] = []

@@ -105,4 +105,6 @@ def _finished(
         "device": str(objective.device),
     }
     measured = f"{objective.figure} on {images:,} test images after the last epoch, none of them used in training"
-    return replace(card, training=training, figures={key: round(value, 4) for key, value in figures.items()}, measured=measured)
+    return replace(
+        card, training=training, figures={key: round(value, 4) for key, value in figures.items()}, measured=measured
+    )

@@ -83,7 +83,10 @@ class _Shown:
         self.captions = [
             f"{score:.3f}, {steps} steps" if reached else status
             for score, steps, reached, status in zip(
-                result.end_scores[index].tolist(), result.steps[index].tolist(), result.reached[index].tolist(), statuses
+                result.end_scores[index].tolist(),
+                result.steps[index].tolist(),
+                result.reached[index].tolist(),
+                statuses,
             )
         ]
 

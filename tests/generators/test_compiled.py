@@ -2,7 +2,6 @@ r"""With torch.compile a search gives the same; where it fails, it warns once an
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -56,9 +55,9 @@ def test_a_failing_compiler_is_warned_of_once(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(result, expected)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_failing_network_is_not_blamed_on_the_compiler(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
     call = CompiledCall()
-    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        warnings.simplefilter("error")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         call(nn.Linear(2, 2), torch.zeros(1, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,11 @@ def test_fours_become_nines(mnist: Mnist):
         assert (mnist.classifier(result.counterfactuals).softmax(1)[:, 9] > 0.99).all()
 
 
-def test_a_batch_of_digits_gives_what_each_gives_alone(mnist: Mnist):
-    digits, targets = mnist.images[400:404], [9, 7, 1, 9]
-    method = DiffeomorphicCounterfactual(mnist.classifier, mnist.generator)
+def test_a_batch_of_digits_gives_what_each_gives_alone_in_double_precision(mnist: Mnist):
+    # In single precision a search of many steps amplifies the rounding by which convolutions of different batch sizes
+    # differ, until it takes another turn; in double precision nothing of that is seen.
+    digits, targets = mnist.images[400:404].double(), [9, 7, 1, 9]
+    method = DiffeomorphicCounterfactual(deepcopy(mnist.classifier).double(), deepcopy(mnist.generator).double())
     together = method.counterfactual(digits, targets)
     for row, target in enumerate(targets):
         alone = method.counterfactual(digits[row : row + 1], target)
