@@ -27,7 +27,7 @@ class Revise(DiffeomorphicCounterfactual):
     r"""Counterfactuals by gradient steps on ℓ(f(g(z)), t) + λ ‖x - g(z)‖₁ from z = g⁻¹(x).
 
     The search of :class:`DiffeomorphicCounterfactual` with one more term, which holds the counterfactual near its input
-    in pixels; with λ = 0 and the plain cross-entropy it is that search. Like it, it stops at the first image that
+    in pixels; with λ = 0 it is that search with the plain cross-entropy. Like it, it stops at the first image that
     reaches the goal: another reading of the paper runs all steps and keeps the best valid image.
 
     Joshi, Koyejo, Vijitbenjaronk, Kim and Ghosh, "Towards Realistic Individual Recourse and Actionable Explanations in

@@ -1,0 +1,44 @@
+r"""The spectrum of a generator as the paper draws it: squared singular values of the decoder, both axes logarithmic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+__all__ = ["spectrum_figure"]
+
+
+def spectrum_figure(singular_values: Mapping[str, Tensor]) -> Figure:
+    r"""Eigenvalues of the inverse induced metric J Jᵀ, averaged over the examples, in descending order.
+
+    The few large ones span the tangent space of the data manifold, the many small ones leave it (Dombrowski et al.,
+    2024, https://arxiv.org/abs/2206.05075). A band holds the examples' lowest to highest value.
+
+    Args:
+        singular_values: By the name of a generator, σ of its decoder, (N, K) from
+            :func:`captum_dcf.geometry.spectrum`.
+
+    Returns:
+        The figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: Nothing to draw, or singular values that are not (N, K).
+    """
+    if not singular_values:
+        raise ValueError("there must be at least one spectrum to draw, received none")
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name, values in singular_values.items():
+        if values.ndim != 2 or values.numel() == 0:
+            raise ValueError(f"singular values must have the shape (N, K), received {tuple(values.shape)}")
+        eigenvalues = values.detach().cpu().square()
+        ranks = range(1, eigenvalues.shape[1] + 1)
+        (line,) = axis.loglog(ranks, eigenvalues.mean(0).numpy(), label=name)
+        low, high = eigenvalues.amin(0).numpy(), eigenvalues.amax(0).numpy()
+        axis.fill_between(ranks, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+    axis.set(xlabel="rank", ylabel="eigenvalue of J Jᵀ")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    return figure
