@@ -39,7 +39,7 @@ class DiffeomorphicCounterfactual(CounterfactualAttribution):
             paper's is ``Adam(0.05)`` for MNIST and ``Adam(0.005)`` for larger images.
         output: What the model gives: ``"logits"``, ``"probabilities"`` or ``"binary_logit"``.
         softening: How much the cross-entropy that leads to ``target`` is softened, see :class:`ReachClass`. 0 is the
-            paper's. With it one four or seven in ten of MNIST takes more than 60 steps to become a nine or never does.
+            paper's. With it one four or seven in twenty of MNIST takes more than 60 steps to become a nine.
 
     Examples:
         >>> from captum_dcf import zoo

@@ -70,7 +70,9 @@ def insertion_measure(model: nn.Module, steps: int = 10) -> Measure:
 def infidelity_measure(model: nn.Module, noise: float = 0.2, samples: int = 20) -> Measure:
     r"""Captum's infidelity: do the attributions tell how the explained score changes under Gaussian noise?
 
-    Normalised: the attributions are scaled to fit best, for x' - x has the unit of pixels and not that of a score.
+    Normalised twice, so that methods can be compared. The attributions are scaled to fit best, for x' - x has the unit
+    of pixels and not that of a score; and what they leave unexplained is divided by all there is to explain, for not
+    all methods explain the same class. In [0, 1] but for rounding; 0 where the attributions tell everything.
 
     Args:
         model: The explained model.
@@ -83,15 +85,21 @@ def infidelity_measure(model: nn.Module, noise: float = 0.2, samples: int = 20) 
         return change, inputs - change
 
     def measure(case: Case) -> Tensor:
-        return infidelity(
-            model,
-            perturbed,
-            case.inputs,
-            case.attributions,
-            target=case.explained,
-            n_perturb_samples=samples,
-            normalize=True,
-        ).detach()
+        def unexplained(attributions: Tensor, normalize: bool) -> Tensor:
+            return infidelity(
+                model,
+                perturbed,
+                case.inputs,
+                attributions,
+                target=case.explained,
+                n_perturb_samples=samples,
+                normalize=normalize,
+            ).detach()
+
+        # The same noise for both.
+        with torch.random.fork_rng(devices=[case.inputs.device] if case.inputs.is_cuda else []):
+            by_nothing = unexplained(torch.zeros_like(case.inputs), False)
+        return unexplained(case.attributions, True) / by_nothing
 
     return measure
 

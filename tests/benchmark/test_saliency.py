@@ -93,7 +93,7 @@ def test_infidelity_of_the_gradient_of_a_linear_model_is_zero(classifier):
     torch.testing.assert_close(values, torch.zeros(4), atol=1e-5, rtol=0)
 
 
-def test_infidelity_of_a_counterfactual_is_captums_of_the_class_to_reach(classifier, counterfactual):
+def test_infidelity_of_a_counterfactual_is_captums_of_the_class_to_reach_as_a_share(classifier, counterfactual):
     def perturbed(inputs):
         change = 0.2 * torch.randn_like(inputs)
         return change, inputs - change
@@ -104,8 +104,17 @@ def test_infidelity_of_a_counterfactual_is_captums_of_the_class_to_reach(classif
     expected = infidelity(
         classifier, perturbed, X, counterfactual.attributions, target=2, n_perturb_samples=8, normalize=True
     )
-    torch.testing.assert_close(values, expected.detach())
-    assert (values > 1e-3).all()
+    torch.manual_seed(5)
+    noise = 0.2 * torch.randn(X.repeat_interleave(8, dim=0).shape)
+    repeated = X.repeat_interleave(8, dim=0)
+    change = (classifier(repeated) - classifier(repeated - noise))[:, 2].view(4, 8)
+    torch.testing.assert_close(values, (expected / change.square().mean(1)).detach())
+    assert ((values > 1e-3) & (values < 1)).all()
+
+
+def test_infidelity_of_attributions_that_say_nothing_is_one(classifier):
+    nothing = case_of(Method("nothing", lambda x, t: SaliencyMap(torch.zeros_like(x), t)))
+    torch.testing.assert_close(infidelity_measure(classifier)(nothing), torch.ones(4))
 
 
 def test_sensitivity_is_the_relative_change_of_the_attributions():

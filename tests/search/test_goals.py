@@ -187,3 +187,36 @@ def test_a_goal_refuses_what_it_cannot_mean(wrong, error: type[Exception], says:
 def test_check_names_what_does_not_fit_the_output(goal: Goal, output: Tensor, says: str):
     with pytest.raises(ValueError, match=says):
         goal.check(output)
+
+
+@pytest.mark.parametrize("kind", [ReachClass, LeaveClass])
+def test_softening_takes_the_cross_entropy_at_a_temperature_of_so_many_deviations(
+    kind: type[ReachClass] | type[LeaveClass],
+):
+    labels = torch.tensor([1, 0, 2, 0])
+    temperature = (1.5 * LOGITS.std(1, keepdim=True)).clamp_min(1)
+    softened, plain = kind(labels, 0.9, softening=1.5), kind(labels, 0.9)
+    torch.testing.assert_close(softened.loss(LOGITS), plain.loss(LOGITS / temperature))
+    # It leads elsewhere, but to the same place.
+    torch.testing.assert_close(softened.score(LOGITS), plain.score(LOGITS))
+    assert torch.equal(softened.reached(LOGITS), plain.reached(LOGITS))
+    assert softened.take(torch.tensor([2])).softening == 1.5
+
+
+def test_softening_leaves_logits_alone_that_are_close_together():
+    close = LOGITS / 100
+    torch.testing.assert_close(ReachClass(1, softening=1.5).loss(close), ReachClass(1).loss(close))
+
+
+@pytest.mark.parametrize(
+    ("softening", "error", "says"),
+    [
+        (-1.0, ValueError, r"-1\.0"),
+        (math.inf, ValueError, "inf"),
+        (math.nan, ValueError, "nan"),
+        ("soft", TypeError, "str"),
+    ],
+)
+def test_softening_is_a_number_that_is_not_negative(softening: object, error: type[Exception], says: str):
+    with pytest.raises(error, match=f"softening.*{says}"):
+        ReachClass(1, softening=softening)
