@@ -87,12 +87,14 @@ def train(name: str, root: Path, out: Path, epochs: int | None, seed: int, limit
 
 @main.command()
 @click.argument("data", type=click.Choice(["mnist"]))
-@click.option("--root", type=FOLDER, help="Folder with the whole data set (torchvision's); the bundled digits otherwise.")
+@click.option(
+    "--root", type=FOLDER, help="Folder with the whole data set (torchvision's); the bundled digits otherwise."
+)
 @click.option("--out", required=True, type=FOLDER, help="Folder to write to.")
 @click.option("--source", default=4, show_default=True, type=click.IntRange(0, 9), help="Class that is searched from.")
 @click.option("--target", default=9, show_default=True, type=click.IntRange(0, 9), help="Class to reach.")
 def reproduce(data: str, root: Path | None, out: Path, source: int, target: int) -> None:
-    r"""Make the paper's tables for MNIST again: IM1, distances, oracles and neighbours, beside the published figures."""
+    r"""Make the paper's tables for MNIST again: IM1, distances, oracles, neighbours, beside the published figures."""
     try:
         from captum_dcf.benchmark.reproduce import reproduce_mnist
 

@@ -59,7 +59,7 @@ class Comparison:
 
 
 def run_demo(out: Path, per_class: int = 100) -> str:
-    r"""Fours and sevens that become nines, in pixels and in latents: writes a table and a picture, returns the table."""
+    r"""Fours and sevens that become nines, in pixels and latents: writes a table and a picture, returns the table."""
     all_images, all_labels = mnist_sample()
     chosen = torch.cat([(all_labels == digit).nonzero().squeeze(1)[:per_class] for digit in (4, 7)])
     images, labels = all_images[chosen], all_labels[chosen]

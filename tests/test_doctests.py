@@ -8,7 +8,9 @@ import pytest
 
 import captum_dcf
 
-MODULES = [module.name for module in pkgutil.walk_packages(captum_dcf.__path__, "captum_dcf.") if "__main__" not in module.name]
+MODULES = [
+    module.name for module in pkgutil.walk_packages(captum_dcf.__path__, "captum_dcf.") if "__main__" not in module.name
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

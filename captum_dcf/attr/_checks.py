@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["check_inputs", "check_modules", "frozen_parameters", "modules_of", "single_tensor"]
@@ -53,12 +52,16 @@ def check_modules(modules: list[nn.Module]) -> None:
             place = f"{type(module).__name__}.{name}" if name else type(module).__name__
             # Every batch norm of torch, lazy and synchronised ones too, derives from this class.
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or part.running_mean is None):
-                raise ValueError(f"{place} ({type(part).__name__}) uses batch statistics: call .eval() on the model first")
+                raise ValueError(
+                    f"{place} ({type(part).__name__}) uses batch statistics: call .eval() on the model first"
+                )
             # normflows' ActNorm, until it has seen data, takes its scale from the next batch, for good.
             if not getattr(part, "data_dep_init_done", True):
                 raise ValueError(f"{place} ({type(part).__name__}) has not seen data yet: train the flow first")
             if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
-                raise ValueError(f"{place} ({type(part).__name__}) is in training mode: call .eval() on the model first")
+                raise ValueError(
+                    f"{place} ({type(part).__name__}) is in training mode: call .eval() on the model first"
+                )
 
 
 @contextmanager

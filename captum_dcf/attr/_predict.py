@@ -58,7 +58,7 @@ def _called(forward_func: Callable[..., Any], images: Tensor, arguments: list[An
     try:
         return forward_func(images, *arguments)
     except RuntimeError as error:
-        # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory, ...) are no wrong input.
+        # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory) are no wrong input.
         if type(error) is not RuntimeError or is_out_of_memory(error):
             raise
         received = f"images of shape {tuple(images.shape)}, {images.dtype} on {images.device}"

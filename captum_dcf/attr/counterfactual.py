@@ -128,8 +128,8 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             target: The class to reach: an int, a tensor of one integer, a list or 1-D tensor with one integer per
                 example; for outputs with more dimensions (N, classes, ...) a tuple of ints, class first, or a list of
                 one tuple per example. With ``goal`` it has Captum's meaning instead: the output the goal speaks of.
-            additional_forward_args: Further arguments of ``forward_func``, one or a tuple. Tensors whose first dimension
-                is N belong to the examples one by one; anything else is passed as it is.
+            additional_forward_args: Further arguments of ``forward_func``, one or a tuple. Tensors whose first
+                dimension is N belong to the examples one by one; anything else is passed as it is.
             confidence: Λ, the probability of the target from which on it counts as reached, in (0, 1).
             goal: Another goal than a class: ``LeaveClass``, ``AtLeast``, ``AtMost``, ``Near`` or one of your own.
             max_steps: Most steps of one example; by default those of the method, ``default_max_steps``.
@@ -254,7 +254,8 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
                 raise
             accepted = next((f", its parameters are {p.dtype} on {p.device}" for p in self.generator.parameters()), "")
             raise ValueError(
-                f"{name} cannot encode inputs of shape {tuple(inputs.shape)}, {inputs.dtype} on {inputs.device}{accepted}: {error}"
+                f"{name} cannot encode inputs of shape {tuple(inputs.shape)}, {inputs.dtype} on {inputs.device}"
+                f"{accepted}: {error}"
             ) from error
         if latents.ndim != 2 or len(latents) != len(inputs):
             raise ValueError(f"{name}.encode must give ({len(inputs)}, D), received {tuple(latents.shape)}")
@@ -312,7 +313,7 @@ def _warn_of_failures(result: Counterfactual, stacklevel: int) -> None:
 
 @contextmanager
 def _ordinary_mode(device: torch.device) -> Iterator[None]:
-    """Gradients, and in full precision, whatever the mode of the caller: in half of it a flow is no longer invertible."""
+    """Gradients, in full precision, whatever the mode of the caller: in half of it a flow is no longer invertible."""
     # Autocast for MPS came with torch 2.5; before, asking for it raises an error.
     autocast = torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), autocast:
@@ -321,7 +322,7 @@ def _ordinary_mode(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _progress_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """Gives, for the batch that ends before some example, a function that is told how many of it are still searching."""
+    """Gives, for the batch that ends before an example, a function that is told how many of it still search."""
     if not show:
         yield lambda stop: lambda searching: None
         return

@@ -110,9 +110,7 @@ class NaturalCounterfactual(CounterfactualAttribution):
             rows = shells.rows
         return result
 
-    def _sample(
-        self, result: Counterfactual, query: Query, problem: Problem, shells: _Shells, number: int
-    ) -> Tensor:
+    def _sample(self, result: Counterfactual, query: Query, problem: Problem, shells: _Shells, number: int) -> Tensor:
         """Looks through one round; the radius of the nearest valid sample of each example, infinite where none is."""
         rows, low, high = shells.rows, shells.low, shells.high
         radii = torch.full_like(low, torch.inf)

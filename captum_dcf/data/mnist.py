@@ -1,6 +1,7 @@
 r"""Handwritten digits: bundled samples of MNIST, and the whole of it from a folder.
 
-MNIST: Yann LeCun and Corinna Cortes, CC BY-SA 3.0. Images come as float32 (N, 1, 28, 28) in [0, 1], labels as int64 (N,).
+MNIST: Yann LeCun and Corinna Cortes, CC BY-SA 3.0. Images come as float32 (N, 1, 28, 28) in [0, 1], labels as
+int64 (N,).
 """
 
 from __future__ import annotations

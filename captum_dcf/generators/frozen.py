@@ -149,9 +149,7 @@ class _Coupling(FrozenLayer):
             moved = (moved - shift) / scale
         with torch.enable_grad():
             moved.requires_grad_()
-            through_network, moved_gradient = torch.autograd.grad(
-                moved * scale + shift, (kept, moved), moved_gradient
-            )
+            through_network, moved_gradient = torch.autograd.grad(moved * scale + shift, (kept, moved), moved_gradient)
         return self._join(kept.detach(), moved.detach()), self._join(kept_gradient + through_network, moved_gradient)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor | float, Tensor]:

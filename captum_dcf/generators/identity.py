@@ -36,6 +36,6 @@ class IdentityGenerator(Generator):
         return z.reshape(len(z), *self.image_shape)
 
     def typical_length(self, latents: Tensor) -> Tensor:
-        r"""A fiftieth of the length of an image at half its range: in pixels a step this small is already adversarial."""
+        r"""A fiftieth of the length of an image at half its range: in pixels so small a step is already adversarial."""
         low, high = self.data_range or (0.0, 1.0)
         return super().typical_length(latents) * torch.as_tensor((high - low) / 100).to(latents)

@@ -13,8 +13,8 @@ __all__ = ["ConvClassifier", "ResidualClassifier"]
 class ConvClassifier(nn.Module):
     r"""Blocks of two 3×3 convolutions and a 2×2 max-pool, then linear layers; gives logits.
 
-    The defaults are the paper's network for MNIST (section 4.1): convolutions 16-32 and 64-64, linear 512-256-10, images
-    in [0, 1] as they are. Convolutions are not padded.
+    The defaults are the paper's network for MNIST (section 4.1): convolutions 16-32 and 64-64, linear 512-256-10,
+    images in [0, 1] as they are. Convolutions are not padded.
 
     Args:
         in_channels: Channels of an image.

@@ -19,7 +19,7 @@ import normflows as nf
 import torch
 from torch import Tensor, nn
 
-__all__ = ["glow", "CouplingNetwork", "InvertibleConv", "PixelLogit"]
+__all__ = ["CouplingNetwork", "InvertibleConv", "PixelLogit", "glow"]
 
 
 class PixelLogit(nf.flows.Flow):

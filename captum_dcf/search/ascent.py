@@ -1,8 +1,8 @@
 r"""The search: gradient steps in latent space, for a batch, until each example has arrived or cannot.
 
 Each round judges one trial latent per example: one decode, one pass through the model and one gradient. An example that
-has ended leaves the batch at once, so the work is the number of examples plus the sum of their steps. Nothing here knows
-of Captum, of flows or of pictures.
+has ended leaves the batch at once, so the work is the number of examples plus the sum of their steps. Nothing here
+knows of Captum, of flows or of pictures.
 """
 
 from __future__ import annotations
@@ -208,9 +208,7 @@ def _leave(
     return trials.take(~who), judged.take(~who)
 
 
-def _move(
-    result: Counterfactual, trials: _Trials, judged: _Judgement, rule: StepRule
-) -> tuple[_Trials, _Judgement]:
+def _move(result: Counterfactual, trials: _Trials, judged: _Judgement, rule: StepRule) -> tuple[_Trials, _Judgement]:
     """Steps from where a step can be taken, goes half-way back from where not; ends those that cannot move."""
     usable = judged.usable
     stepped, state = rule.step(trials.latents, judged.gradient, trials.state)

@@ -22,7 +22,7 @@ OUTPUT_KINDS = ("logits", "probabilities", "binary_logit")
 
 
 class Goal(ABC):
-    r"""When a search has arrived. Subclass it for a goal of your own: three methods, and ``take`` if it holds tensors."""
+    r"""When a search has arrived. A goal of your own is three methods, and ``take`` if it holds tensors."""
 
     @abstractmethod
     def loss(self, output: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Goal(ABC):
         r"""Whether each example has arrived, bool (N,)."""
 
     def agrees(self, output: Tensor, other: Tensor) -> Tensor:
-        r"""Whether two outputs mean the same to this goal, bool (N,): tells if a reconstruction kept the input's answer."""
+        r"""Whether two outputs mean the same to this goal, bool (N,): whether a reconstruction kept the answer."""
         return self.reached(output) == self.reached(other)
 
     def take(self, index: Tensor) -> Goal:
@@ -89,7 +89,7 @@ class _ClassGoal(Goal):
         elif output.ndim != 2 or output.shape[1] < 2:
             raise ValueError(
                 f"{self.output} must have the shape (N, classes) with two classes or more, received "
-                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use a goal such as AtLeast"
+                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use AtLeast or its like"
             )
         else:
             classes = output.shape[1]
@@ -286,4 +286,6 @@ def _check_one_each(noun: str, value: float | Tensor, examples: int) -> None:
 def _check_probabilities(output: Tensor) -> None:
     totals = output.detach().sum(1)
     if (output < 0).any() or ((totals - 1).abs() > 1e-2).any():
-        raise ValueError("output='probabilities' needs rows that are at least 0 and sum to 1; for logits say output='logits'")
+        raise ValueError(
+            "output='probabilities' needs rows that are at least 0 and sum to 1; for logits say output='logits'"
+        )

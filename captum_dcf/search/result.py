@@ -148,4 +148,6 @@ def _joined_paths(paths: list[Tensor]) -> Tensor | None:
     if not paths:
         return None
     longest = max(len(path) for path in paths)
-    return torch.cat([torch.cat((path, path[-1:].expand(longest - len(path), *path.shape[1:]))) for path in paths], dim=1)
+    return torch.cat(
+        [torch.cat((path, path[-1:].expand(longest - len(path), *path.shape[1:]))) for path in paths], dim=1
+    )

@@ -14,7 +14,7 @@ State = dict[str, Tensor]
 
 
 class StepRule(ABC):
-    r"""One step for a batch of latents. What it remembers between steps lives in a dict of tensors with one row per example."""
+    r"""One step for a batch of latents. What it remembers lives in a dict of tensors with one row per example."""
 
     def start(self, z: Tensor) -> State:
         r"""The memory before the first step."""

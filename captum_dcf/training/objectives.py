@@ -1,4 +1,4 @@
-r"""What is trained: Lightning modules for flows, classifiers and autoencoders, each with one validation figure per epoch."""
+r"""What is trained: Lightning modules for flows, classifiers and autoencoders, each with one validation figure."""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ def read_card(name: str, folder: str | Path = SHIPPED) -> Card:
 def load(name: str, folder: str | Path = SHIPPED) -> nn.Module:
     r"""A trained model by name, in evaluation mode, on the CPU.
 
-    A model with coordinates (a flow, an autoencoder) comes as a :class:`~captum_dcf.generators.Generator`, ready for a search;
-    a classifier comes as it is and gives logits.
+    A model with coordinates (a flow, an autoencoder) comes as a :class:`~captum_dcf.generators.Generator`, ready for a
+    search; a classifier comes as it is and gives logits.
 
     Args:
         name: One of :func:`names`.
@@ -119,7 +119,8 @@ def build(card: Card) -> nn.Module:
     """
     if card.architecture not in _ARCHITECTURES:
         raise ValueError(
-            f"the card of {card.name!r} names the architecture {card.architecture!r}; known are {sorted(_ARCHITECTURES)}"
+            f"the card of {card.name!r} names the architecture {card.architecture!r}; "
+            f"known are {sorted(_ARCHITECTURES)}"
         )
     try:
         return _imported(_ARCHITECTURES[card.architecture])(**card.arguments)

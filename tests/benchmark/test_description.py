@@ -110,7 +110,7 @@ def test_options_take_the_place_of_what_the_file_says(toml):
     [
         ('"DiffeomorphicCounterfactual"', '"Diffeo"', "unknown method: 'Diffeo'; known are Original, Saliency"),
         ("[measures.l2_input]", "[measures.lpips]", "unknown measure: 'lpips'; known are ssim, l1"),
-        ("max_steps = 2", "steps = 2", "unknown arguments of 'ours': 'steps'; known are adam, output, softening, max_steps"),
+        ("max_steps = 2", "steps = 2", "unknown arguments of 'ours': 'steps'; known are adam, output"),
         ("k = 2", "n = 2", "unknown arguments of 'neighbor_agreement': 'n'; known are k"),
         ('generator = "toy-ae"', "", "'latent' is not complete"),
         ('model = "toy-cnn"', 'model = "vgg"', "no model 'vgg'"),
