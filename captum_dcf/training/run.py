@@ -59,7 +59,7 @@ def train(
     started = time.monotonic()
     trainer.fit(
         objective,
-        DataLoader(train_set, batch_size=recipe.batch_size, shuffle=True, drop_last=True),
+        DataLoader(train_set, batch_size=recipe.batch_size, shuffle=True, drop_last=len(train_set) > recipe.batch_size),
         DataLoader(test_set, batch_size=500),
         ckpt_path=_checkpoint(out, name),
     )
