@@ -5,59 +5,43 @@ Dombrowski et al., "Diffeomorphic Counterfactuals with Generative Models", IEEE 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from captum_dcf import metrics, zoo
 from captum_dcf.attr import AdversarialExample, DiffeomorphicCounterfactual
+from captum_dcf.benchmark.paper import (
+    DEFAULT,
+    IM1,
+    IN_Z,
+    NEIGHBORS,
+    NETWORK,
+    ORIGINALS,
+    PAPER,
+    PIXELS,
+    PUBLISHED,
+    SVM,
+    Figure,
+    write_tables,
+)
+from captum_dcf.benchmark.summary import statistics
 from captum_dcf.data import mnist, mnist_sample
+from captum_dcf.generators import Generator
 from captum_dcf.search import Adam, Counterfactual
 from captum_dcf.training.oracle import fit_svm_oracle
 
-__all__ = ["Figure", "reproduce_mnist"]
-
-ORIGINALS, PIXELS, PAPER, DEFAULT = "originals", "X", "Z, Adam 0.05", "Z, default"
-
-# Mean and deviation, section 4 of the paper; it has them for 4 -> 9 alone.
-PUBLISHED = {
-    ("IM1", ORIGINALS): "2.250 ± 0.711",
-    ("IM1", PIXELS): "1.603 ± 0.317",
-    ("IM1", PAPER): "1.056 ± 0.233",
-    ("L2 in X to source", PIXELS): "2.54 ± 0.61",
-    ("L2 in X to source", PAPER): "4.82 ± 1.20",
-    ("L2 in X to source class", PIXELS): "8.77 ± 1.25",
-    ("L2 in X to source class", PAPER): "9.27 ± 1.32",
-    ("L2 in Z to source", PIXELS): "41.86 ± 2.00",
-    ("L2 in Z to source", PAPER): "35.26 ± 4.68",
-    ("L2 in Z to source class", PIXELS): "42.12 ± 0.74",
-    ("L2 in Z to source class", PAPER): "39.91 ± 1.61",
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    r"""One measure of one method: mean and deviation over the examples, and a 95 % bootstrap interval of the mean."""
-
-    measure: str
-    method: str
-    mean: float
-    deviation: float
-    low: float
-    high: float
-    published: str
+__all__ = ["reproduce_mnist"]
 
 
 @dataclass(frozen=True)
 class _Judges:
     """What the measures need besides the images."""
 
-    generator: torch.nn.Module
+    generator: Generator
     autoencoders: dict[int, torch.nn.Module]
     svm: object
     network: torch.nn.Module
@@ -71,6 +55,7 @@ def reproduce_mnist(
     root: Path | None = None,
     source: int = 4,
     target: int = 9,
+    limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> str:
     r"""Runs the paper's comparison on MNIST and writes ``mnist-S-to-T.md`` and ``.csv`` into ``out``.
@@ -83,6 +68,7 @@ def reproduce_mnist(
         root: A torchvision root with MNIST.
         source: Class of the images that are searched.
         target: Class to reach.
+        limit: Search only so many images, for a trial.
         say: Is told what is being done.
 
     Returns:
@@ -93,7 +79,7 @@ def reproduce_mnist(
     """
     images, labels = mnist_sample() if root is None else mnist(root, train=False)
     references, reference_labels = mnist_sample(train=True) if root is None else mnist(root, train=True)
-    inputs = images[labels == source]
+    inputs = images[labels == source][:limit]
     say(f"fitting the oracle on {len(references)} training images")
     judges = _Judges(
         generator=zoo.load("mnist-glow"),
@@ -106,26 +92,23 @@ def reproduce_mnist(
     )
     published = PUBLISHED if (source, target) == (4, 9) else {}
     figures = _figures(ORIGINALS, _measures(inputs, inputs, source, target, judges), published)
-    for name, method in _methods(judges).items():
+    for name, method in _methods(judges.generator).items():
         say(f"searching {len(inputs)} images: {name}")
         result = method.counterfactual(inputs, target, internal_batch_size=256)
         figures += _figures(name, _search_measures(result), published)
         found = result.reached
         measures = _measures(inputs[found], result.counterfactuals[found], source, target, judges)
         figures += _figures(name, measures, published)
-    text = _markdown(figures, f"MNIST {source} → {target}, {len(inputs)} test images, Λ = 0.99")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"mnist-{source}-to-{target}.md").write_text(text + "\n", encoding="utf-8")
-    _write_csv(figures, out / f"mnist-{source}-to-{target}.csv")
-    return text
+    title = f"MNIST {source} → {target}, {len(inputs)} test images, Λ = 0.99"
+    return write_tables(figures, title, out, f"mnist-{source}-to-{target}")
 
 
-def _methods(judges: _Judges) -> dict[str, AdversarialExample | DiffeomorphicCounterfactual]:
+def _methods(generator: Generator) -> dict[str, AdversarialExample | DiffeomorphicCounterfactual]:
     classifier = zoo.load("mnist-cnn")
     return {
-        PIXELS: AdversarialExample(classifier, judges.generator),
-        PAPER: DiffeomorphicCounterfactual(classifier, judges.generator, step_rule=Adam(5e-2), softening=0),
-        DEFAULT: DiffeomorphicCounterfactual(classifier, judges.generator),
+        PIXELS: AdversarialExample(classifier, generator),
+        PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2), softening=0),
+        DEFAULT: DiffeomorphicCounterfactual(classifier, generator),
     }
 
 
@@ -139,15 +122,13 @@ def _measures(inputs: Tensor, images: Tensor, source: int, target: int, judges: 
     encode = judges.generator.encode
     latents, class_latents = encode(images), encode(judges.source_class)
     return {
-        "IM1": metrics.im1(images, target, source, judges.autoencoders),
-        "SVM says target": metrics.oracle_agreement(judges.svm, images, target).float(),
-        "second network says target": metrics.oracle_agreement(judges.network, images, target).float(),
-        "10 nearest neighbours of target": metrics.neighbor_agreement(
-            images, target, judges.references, judges.reference_labels, k=10
-        ),
+        IM1: metrics.im1(images, target, source, judges.autoencoders),
+        SVM: metrics.oracle_agreement(judges.svm, images, target).float(),
+        NETWORK: metrics.oracle_agreement(judges.network, images, target).float(),
+        NEIGHBORS: metrics.neighbor_agreement(images, target, judges.references, judges.reference_labels, k=10),
         "L2 in X to source": metrics.l2_input(inputs, images),
         "L2 in X to source class": torch.cdist(images.flatten(1), judges.source_class.flatten(1)).mean(1),
-        "L2 in Z to source": (latents - encode(inputs)).norm(dim=1),
+        IN_Z: (latents - encode(inputs)).norm(dim=1),
         "L2 in Z to source class": torch.cdist(latents, class_latents).mean(1),
         "log-likelihood": metrics.log_likelihood(judges.generator, images),
     }
@@ -155,44 +136,6 @@ def _measures(inputs: Tensor, images: Tensor, source: int, target: int, judges: 
 
 def _figures(method: str, measures: dict[str, Tensor], published: dict[tuple[str, str], str]) -> list[Figure]:
     return [
-        Figure(name, method, *_statistics(values.cpu().numpy()), published.get((name, method), ""))
+        Figure(name, method, statistics(values.cpu().numpy()), published.get((name, method), ""))
         for name, values in measures.items()
     ]
-
-
-def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
-    from scipy.stats import bootstrap
-
-    mean, deviation = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    if len(values) < 2 or np.ptp(values) == 0:
-        return mean, deviation, mean, mean
-    interval = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
-    return mean, deviation, float(interval.low), float(interval.high)
-
-
-def _markdown(figures: list[Figure], title: str) -> str:
-    methods = list(dict.fromkeys(figure.method for figure in figures))
-    by_place = {(figure.measure, figure.method): figure for figure in figures}
-    measures = dict.fromkeys(figure.measure for figure in figures)
-    lines = [f"{title}; mean ± deviation [95 % bootstrap interval of the mean]; measures of what was found", ""]
-    lines += ["| measure | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
-    for measure in measures:
-        row = [by_place.get((measure, method)) for method in methods]
-        lines.append(f"| {measure} | " + " | ".join(_cell(figure) for figure in row) + " |")
-        published = [figure.published if figure else "" for figure in row]
-        if any(published):
-            lines.append("| published | " + " | ".join(published) + " |")
-    return "\n".join(lines)
-
-
-def _cell(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    return f"{figure.mean:.3f} ± {figure.deviation:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _write_csv(figures: list[Figure], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Figure)])
-        writer.writeheader()
-        writer.writerows(asdict(figure) for figure in figures)
