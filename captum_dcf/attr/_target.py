@@ -45,8 +45,8 @@ def select_classes(output: Tensor, indices: Tensor) -> Tensor:
         return output
     _check_range(indices[:, 1:], output.shape[2:], output)
     rows = torch.arange(len(output), device=output.device)
-    place = (rows, slice(None), *indices[:, 1:].unbind(1))
-    return output[place]
+    places = (rows, *indices[:, 1:].unbind(1))
+    return output.movedim(1, -1)[places]
 
 
 def select_outputs(output: Tensor, indices: Tensor) -> Tensor:

@@ -279,21 +279,23 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         self, inputs: Tensor, target: TargetType, additional: Any, confidence: float, goal: Goal | None
     ) -> tuple[Goal, Callable[[Tensor, Tensor], Tensor]]:
         """The goal, and the model as a function of images and the rows of the whole batch they belong to."""
-        if target is None and goal is None:
-            raise ValueError("say what to reach: target=, the class, or goal=, for instance AtLeast(0.8)")
         if goal is not None and not isinstance(goal, Goal):
             raise TypeError(f"goal must be a captum_dcf Goal, received {type(goal).__name__}")
         if goal is not None:
             goal.check_length(len(inputs))
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         select = select_classes if goal is None else select_outputs
+        if goal is None:
+            if indices is None:
+                raise ValueError("say what to reach: target=, the class, or goal=, for instance AtLeast(0.8)")
+            goal = self.class_goal(indices[:, 0], confidence)
         raw = predictor(self.forward_func, additional, len(inputs))
 
         def predict(images: Tensor, rows: Tensor) -> Tensor:
             output = raw(images, rows)
             return output if indices is None else select(output, indices[rows])
 
-        return goal or self.class_goal(indices[:, 0], confidence), predict
+        return goal, predict
 
 
 def _check_count(name: str, value: Any) -> None:

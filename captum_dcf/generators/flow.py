@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import normflows as nf
 import torch
@@ -104,9 +104,9 @@ class NormalizingFlowGenerator(Generator):
 
     def typical_length(self, latents: Tensor) -> Tensor:
         r"""√(sum of the variances of the base distribution): √D for a standard normal."""
-        scales = [getattr(base, "log_scale", None) for base in self._bases()]
+        scales = [base.log_scale for base in self._bases() if hasattr(base, "log_scale")]
         sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
-        if any(scale is None or scale.numel() != size for scale, size in zip(scales, sizes)):
+        if [scale.numel() for scale in scales] != sizes:
             return super().typical_length(latents)
         variances = torch.cat([(2 * scale.detach()).exp().flatten() for scale in scales])
         return variances[self.free].sum().sqrt().to(latents)
@@ -151,11 +151,11 @@ class NormalizingFlowGenerator(Generator):
             raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
         return [part.reshape(len(z), *shape) for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
 
-    def _bases(self) -> list[torch.nn.Module]:
+    def _bases(self) -> list[Any]:
         return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]
 
 
-def _shapes_of_bases(bases: list[torch.nn.Module]) -> list[tuple[int, ...]]:
+def _shapes_of_bases(bases: list[Any]) -> list[tuple[int, ...]]:
     for base in bases:
         if not hasattr(base, "shape"):
             raise ValueError(f"the base distribution {type(base).__name__} has no shape: pass latent_shapes")

@@ -61,8 +61,8 @@ class CouplingNetwork(nn.Module):
         self.bound = bound
         self.autocast = False
         last = nn.Conv2d(hidden_channels, 2 * out_channels, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, hidden_channels, 3, padding=1),
             nn.ReLU(),

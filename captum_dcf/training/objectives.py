@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from captum_dcf.models.glow import CouplingNetwork
@@ -47,7 +49,7 @@ class Objective(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         self.log(self.figure, self.measure(*batch), prog_bar=True, batch_size=len(batch[0]))
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmed_cosine(step, total))
@@ -64,9 +66,10 @@ class Likelihood(Objective):
     figure = "bits_per_dimension"
 
     def on_train_start(self) -> None:
-        if self.global_step == 0:
+        batches = self.trainer.train_dataloader
+        if self.global_step == 0 and batches is not None:
             with torch.no_grad():
-                images, labels = next(iter(self.trainer.train_dataloader))
+                images, labels = next(iter(batches))
                 self.measure(images.to(self.device), labels)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -107,7 +110,7 @@ class Reconstruction(Objective):
         return self.loss(images, labels)
 
 
-def bits_per_dimension(flow: nn.Module, images: Tensor, bins: int = 256) -> Tensor:
+def bits_per_dimension(flow: Any, images: Tensor, bins: int = 256) -> Tensor:
     r"""Negative log-likelihood of dequantised 8-bit images in bits per dimension, (N,); lower is better.
 
     Uniform noise of one grey level is added to the pixels, as is usual (Theis et al., 2016), so the figure bounds that

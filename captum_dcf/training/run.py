@@ -3,6 +3,7 @@ r"""Training one recipe: Lightning's trainer, a checkpoint to go on from, weight
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,13 @@ def _checkpoint(out: Path, name: str) -> Path | None:
 
 
 def _finished(
-    card: Card, recipe: Recipe, objective: Objective, figures: dict[str, float], seed: int, minutes: float, images: int
+    card: Card,
+    recipe: Recipe,
+    objective: Objective,
+    figures: Mapping[str, float],
+    seed: int,
+    minutes: float,
+    images: int,
 ) -> Card:
     training = {
         "command": f"captum-dcf train {card.name} --seed {seed} --epochs {recipe.epochs}",

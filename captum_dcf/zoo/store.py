@@ -74,7 +74,7 @@ def read_card(name: str, folder: str | Path = SHIPPED) -> Card:
         raise ValueError(f"{path} is not a model card: {error}") from error
 
 
-def load(name: str, folder: str | Path = SHIPPED) -> nn.Module:
+def load(name: str, folder: str | Path = SHIPPED) -> Any:
     r"""A trained model by name, in evaluation mode, on the CPU.
 
     A model with coordinates (a flow, an autoencoder) comes as a :class:`~captum_dcf.generators.Generator`, ready for a
@@ -143,7 +143,7 @@ def save(model: nn.Module, card: Card, folder: str | Path) -> Card:
     return card
 
 
-def _as_generator(model: nn.Module, card: Card) -> nn.Module:
+def _as_generator(model: Any, card: Card) -> nn.Module:
     """Coordinates for a search, where the model can give them; the model itself otherwise."""
     if card.architecture == "glow":
         from captum_dcf.generators.flow import NormalizingFlowGenerator
