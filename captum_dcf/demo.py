@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_dcf import zoo
-from captum_dcf.attr import DiffeomorphicCounterfactual
+from captum_dcf.attr import AdversarialExample, CounterfactualAttribution, DiffeomorphicCounterfactual
 from captum_dcf.data import mnist_sample
 from captum_dcf.data.files import read_images, write_image
-from captum_dcf.generators import Generator, IdentityGenerator
+from captum_dcf.generators import Generator
 from captum_dcf.search import Adam, Counterfactual
 from captum_dcf.visualization import counterfactual_figure
 
@@ -78,9 +78,8 @@ def run_demo(out: Path, per_class: int = 100) -> str:
 
 def compare(classifier: nn.Module, generator: Generator, images: Tensor, target: int) -> dict[str, Comparison]:
     r"""The same search in pixels, in latents with the paper's Adam, and in latents with the default step rule."""
-    pixels = IdentityGenerator(tuple(images.shape[1:]))
-    methods = {
-        PIXELS: DiffeomorphicCounterfactual(classifier, pixels, step_rule=Adam(1e-2), softening=0),
+    methods: dict[str, CounterfactualAttribution] = {
+        PIXELS: AdversarialExample(classifier, generator, step_rule=Adam(1e-2)),
         PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2), softening=0),
         DEFAULT: DiffeomorphicCounterfactual(classifier, generator),
     }
@@ -97,6 +96,9 @@ def table(compared: dict[str, Comparison]) -> str:
 
 def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, generator_name: str) -> str:
     r"""Counterfactuals of a user's own image files: writes x' of each, a picture and the result; returns a table."""
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each image needs another file name, since its x' is written under it; received {names}")
     generator, classifier = zoo.load(generator_name), zoo.load(model)
     image_shape = zoo.read_card(generator_name).arguments["image_shape"]
     images = read_images(paths, image_shape)
@@ -117,7 +119,7 @@ def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, gen
 
 
 def _measure(
-    method: DiffeomorphicCounterfactual, generator: Generator, images: Tensor, target: int, max_steps: int
+    method: CounterfactualAttribution, generator: Generator, images: Tensor, target: int, max_steps: int
 ) -> Comparison:
     started = time.perf_counter()
     result = method.counterfactual(images, target, max_steps=max_steps)

@@ -30,6 +30,7 @@ from captum_dcf.benchmark.saliency import (
     deletion_measure,
     infidelity_measure,
     insertion_measure,
+    saliency_arguments,
     saliency_method,
     sensitivity_measure,
 )
@@ -79,6 +80,7 @@ def make_methods(setup: Setup, label: str, method: str, arguments: Mapping[str, 
         _check_known(f"arguments of {label!r}", arguments, [])
         return [Method(label, lambda images, targets: images)]
     if method in SALIENCY:
+        _check_known(f"arguments of {label!r}", arguments, saliency_arguments(method, setup.model))
         made = saliency_method(method, setup.model, **arguments)
         return [Method(label, made.explain)]
     _check_known("method", [method], ["Original", *SALIENCY, *COUNTERFACTUALS])

@@ -2,8 +2,10 @@ r"""A plan from a TOML file, a bundled one or a user's own."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -88,10 +90,8 @@ def read_plan(
         settings={
             "plan": described,
             "data": source,
-            "weights": {
-                model: zoo.read_card(model, _place(weights, model)).sha256
-                for model in (described["model"], *described["generators"])
-            },
+            "files": _files(folder, described["data"]),
+            "weights": _weights_used(described, weights),
         },
     )
 
@@ -132,6 +132,10 @@ def _check(described: Mapping[str, Any], name: str) -> None:
     absent = [part for part in REQUIRED if not described.get(part) and described.get(part) != 0]
     if absent:
         raise ValueError(f"{name} does not say {', '.join(absent)}")
+    if not isinstance(described["generators"], list):
+        raise ValueError(f"{name}: generators must be a list of names, received {described['generators']!r}")
+    if not isinstance(described["confidences"], list) or not described["confidences"]:
+        raise ValueError(f"{name}: confidences must be a list of at least one Λ, received {described['confidences']!r}")
     for part in ("data", "methods", "measures"):
         tables = [described[part]] if part == "data" else [described[part], *described[part].values()]
         if not all(isinstance(table, dict) for table in tables):
@@ -152,6 +156,28 @@ def _load(weights: Path, device: str, name: str) -> nn.Module:
 
 def _place(weights: Path, name: str) -> Path:
     return weights if (weights / f"{name}.json").is_file() else zoo.store.SHIPPED
+
+
+def _weights_used(described: Mapping[str, Any], weights: Path) -> dict[str, str]:
+    """The SHA-256 of every model that the file names, judges and their helpers too; {} stands for any class."""
+    entries = [entry for part in ("methods", "measures") for entry in described[part].values()]
+    said = [value for entry in entries for value in entry.values() if isinstance(value, str)]
+    patterns = [name.replace("{}", "*") for name in (described["model"], *described["generators"], *said)]
+    known = sorted({*zoo.names(weights), *zoo.names()})
+    used = [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return {name: zoo.read_card(name, _place(weights, name)).sha256 for name in used}
+
+
+def _files(folder: Path, data: Mapping[str, Any]) -> str:
+    """A hash of the names and sizes of image files: a run must not go on with others, whose numbers would shift."""
+    places = [folder / data[part] for part in ("folder", "reference") if part in data]
+    listed = [
+        f"{path.relative_to(place).as_posix()} {path.stat().st_size}"
+        for place in places
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    ]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest() if listed else ""
 
 
 Reference = Callable[[], tuple[Tensor, Tensor]]

@@ -53,9 +53,8 @@ class Expectation:
     smaller: str
     may_be_equal: bool
 
-    def holds(self, means: dict[tuple[str, str], float]) -> bool:
-        r"""Whether it came out so, given the mean of each measure and method."""
-        greater, smaller = means[self.measure, self.greater], means[self.measure, self.smaller]
+    def holds(self, greater: float, smaller: float) -> bool:
+        r"""Whether it came out so, given the two means."""
         return greater >= smaller if self.may_be_equal else greater > smaller
 
 
@@ -127,8 +126,11 @@ def _orders(means: dict[tuple[str, str], float]) -> str:
     rows = [["expected", "means", "came out so"], ["---"] * 3]
     for one in EXPECTED:
         sign = "≥" if one.may_be_equal else ">"
-        values = f"{means[one.measure, one.greater]:.3f}, {means[one.measure, one.smaller]:.3f}"
-        answer = "yes" if one.holds(means) else "**no**"
+        greater, smaller = means.get((one.measure, one.greater)), means.get((one.measure, one.smaller))
+        if greater is None or smaller is None:
+            values, answer = "", "nothing was found"
+        else:
+            values, answer = f"{greater:.3f}, {smaller:.3f}", "yes" if one.holds(greater, smaller) else "**no**"
         rows.append([f"{one.measure}: {one.greater} {sign} {one.smaller}", values, answer])
     return _lines(rows)
 

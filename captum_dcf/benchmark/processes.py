@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
 from torch import distributed
 
 __all__ = ["Processes", "is_first", "local_device", "processes"]
@@ -66,5 +67,15 @@ def is_first() -> bool:
 
 
 def local_device(device: str) -> str:
-    r"""``"cuda"`` as the GPU of this process; other devices as they are."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    r"""``"cuda"`` as the GPU of this process; other devices as they are.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    try:
+        torch.empty(0, device=local)
+    # A build of torch without the device raises an AssertionError.
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"device must be cpu, cuda or mps, and there: received {device!r} ({error})") from error
+    return local

@@ -76,7 +76,10 @@ def reproduce_mnist(
 
     Raises:
         FileNotFoundError: There is no MNIST in ``root``.
+        ValueError: ``source`` is ``target``.
     """
+    if source == target:
+        raise ValueError(f"source and target must be two classes, received {source} twice")
     images, labels = mnist_sample() if root is None else mnist(root, train=False)
     references, reference_labels = mnist_sample(train=True) if root is None else mnist(root, train=True)
     inputs = images[labels == source][:limit]
@@ -97,8 +100,9 @@ def reproduce_mnist(
         result = method.counterfactual(inputs, target, internal_batch_size=256)
         figures += _figures(name, _search_measures(result), published)
         found = result.reached
-        measures = _measures(inputs[found], result.counterfactuals[found], source, target, judges)
-        figures += _figures(name, measures, published)
+        if found.any():
+            measures = _measures(inputs[found], result.counterfactuals[found], source, target, judges)
+            figures += _figures(name, measures, published)
     title = f"MNIST {source} → {target}, {len(inputs)} test images, Λ = 0.99"
     return write_tables(figures, title, out, f"mnist-{source}-to-{target}")
 

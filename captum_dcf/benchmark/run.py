@@ -18,7 +18,8 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
     r"""Runs a benchmark, or what is missing of it, and writes its tables.
 
     Started by ``torchrun``, the processes share the shards; whatever their number, the tables are the same but for
-    times and memory. A run that was ended goes on where it stopped. Into ``out`` come
+    times, memory and, where they use another number of threads, rounding. A run that was ended goes on where it
+    stopped. Into ``out`` come
 
     - ``table.csv`` (and ``table.parquet`` where pyarrow is installed): a row per example and method;
     - ``summary.csv``: a row per method and measure;
@@ -34,7 +35,8 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
         The folder.
 
     Raises:
-        ValueError: The folder holds a run with other settings, or a method or a measure fails on all images of a shard.
+        ValueError: The folder holds a run with other settings, or a method or a measure fails on all images of the
+            first shard.
         OSError: The folder cannot be written to, or the disk is full; finished shards are intact.
     """
     folder = ShardFolder(out)

@@ -2,6 +2,7 @@ r"""Captum's saliency methods in a benchmark of counterfactuals, and Captum's me
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "deletion_measure",
     "infidelity_measure",
     "insertion_measure",
+    "saliency_arguments",
     "saliency_method",
     "sensitivity_measure",
 ]
@@ -55,6 +57,12 @@ def saliency_method(name: str, model: nn.Module, **arguments: Any) -> Method:
         return SaliencyMap(attributions.detach(), seen)
 
     return Method(name, explain)
+
+
+def saliency_arguments(name: str, model: nn.Module) -> list[str]:
+    r"""The arguments that :func:`saliency_method` passes on to ``attribute``."""
+    given = ("inputs", "target", "kwargs")
+    return [one for one in inspect.signature(SALIENCY[name](model).attribute).parameters if one not in given]
 
 
 def deletion_measure(model: nn.Module, steps: int = 10) -> Measure:

@@ -132,11 +132,14 @@ def _columns(oracle: Any, targets: Tensor) -> Tensor:
 
 
 def _estimator_scores(oracle: Any, images: Tensor) -> Tensor:
-    score = oracle.predict_proba if hasattr(oracle, "predict_proba") else oracle.decision_function
+    has_probabilities = hasattr(oracle, "predict_proba")
+    score = oracle.predict_proba if has_probabilities else oracle.decision_function
     scores = torch.as_tensor(score(_flat(images))).to(images.device, images.dtype)
     if scores.dim() == 1:
         scores = torch.stack((-scores, scores), dim=1)
-    if scores.shape != (len(images), len(oracle.classes_)):
+    # Three classes have three pairs: the shape alone does not tell one from the other.
+    of_pairs = not has_probabilities and getattr(oracle, "decision_function_shape", "ovr") == "ovo"
+    if scores.shape != (len(images), len(oracle.classes_)) or (of_pairs and len(oracle.classes_) > 2):
         raise ValueError(
             f"an oracle must give one score per class, (N, {len(oracle.classes_)}), received {tuple(scores.shape)}; "
             "a support vector machine does with decision_function_shape='ovr'"

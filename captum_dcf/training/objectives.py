@@ -32,6 +32,11 @@ class Objective(lightning.LightningModule):
         self.model = model
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.first_epoch = 0
+
+    def on_train_start(self) -> None:
+        # Not 0 where training goes on from a checkpoint: the card says so.
+        self.first_epoch = self.current_epoch
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -66,6 +71,7 @@ class Likelihood(Objective):
     figure = "bits_per_dimension"
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         batches = self.trainer.train_dataloader
         if self.global_step == 0 and batches is not None:
             with torch.no_grad():

@@ -77,7 +77,7 @@ RECIPES = {
         arguments={"image_shape": [1, 28, 28], "steps": [12, 12], "hidden_channels": [96, 128]},
         objective=Likelihood,
         credit=MNIST_CREDIT,
-        epochs=24,
+        epochs=36,
         batch_size=64,
         learning_rate=2e-3,
     ),

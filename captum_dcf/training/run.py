@@ -3,7 +3,6 @@ r"""Training one recipe: Lightning's trainer, a checkpoint to go on from, weight
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_dcf.training.objectives import Objective
 from captum_dcf.training.recipes import RECIPES, Recipe
 from captum_dcf.zoo.store import Card, build, save
 
@@ -67,7 +65,23 @@ def train(
     minutes = (time.monotonic() - started) / 60
     lightning.seed_everything(seed, verbose=False)
     [figures] = trainer.validate(objective, DataLoader(test_set, batch_size=500), verbose=False)
-    return save(objective.model, _finished(card, recipe, objective, figures, seed, minutes, len(test_set)), out)
+    training = {
+        "command": f"captum-dcf train {name} --seed {seed} --epochs {recipe.epochs}",
+        "seed": seed,
+        "images": len(train_set),
+        "epochs": recipe.epochs,
+        "epochs_before_last_run": objective.first_epoch,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "minutes_of_last_run": round(minutes, 1),
+        "torch": torch.__version__,
+        "device": str(objective.device),
+    }
+    measured = (
+        f"{objective.figure} on {len(test_set):,} test images after the last epoch, none of them used in training"
+    )
+    rounded = {key: round(value, 4) for key, value in figures.items()}
+    return save(objective.model, replace(card, training=training, figures=rounded, measured=measured), out)
 
 
 def _dataset(data: tuple[Tensor, Tensor], limit: int | None) -> TensorDataset:
@@ -90,28 +104,3 @@ def _trainer(recipe: Recipe, name: str, out: Path) -> lightning.Trainer:
 def _checkpoint(out: Path, name: str) -> Path | None:
     path = out / f"{name}.ckpt"
     return path if path.is_file() else None
-
-
-def _finished(
-    card: Card,
-    recipe: Recipe,
-    objective: Objective,
-    figures: Mapping[str, float],
-    seed: int,
-    minutes: float,
-    images: int,
-) -> Card:
-    training = {
-        "command": f"captum-dcf train {card.name} --seed {seed} --epochs {recipe.epochs}",
-        "seed": seed,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-        "minutes_of_last_run": round(minutes, 1),
-        "torch": torch.__version__,
-        "device": str(objective.device),
-    }
-    measured = f"{objective.figure} on {images:,} test images after the last epoch, none of them used in training"
-    return replace(
-        card, training=training, figures={key: round(value, 4) for key, value in figures.items()}, measured=measured
-    )

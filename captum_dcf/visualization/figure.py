@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -108,6 +109,9 @@ def _check(results: Mapping[str, Counterfactual]) -> None:
     shapes = {tuple(result.inputs.shape) for result in results.values()}
     if len(shapes) > 1:
         raise ValueError(f"all results must be of the same inputs, received the shapes {sorted(shapes)}")
+    first, *others = results.values()
+    if not all(torch.equal(first.inputs, other.inputs) for other in others):
+        raise ValueError("all results must be of the same inputs, received results of different images")
     [shape] = shapes
     if len(shape) != 4 or shape[1] not in (1, 3):
         raise ValueError(f"images must have the shape (N, 1, H, W) or (N, 3, H, W), received {shape}")

@@ -105,6 +105,29 @@ def test_options_take_the_place_of_what_the_file_says(toml):
     assert set(plan.settings["weights"]) == {"toy-cnn", "toy-ae"}
 
 
+def test_the_weights_of_judges_belong_to_the_settings(toml):
+    judged = changed(
+        toml, "[measures.l2_input]", '[measures.judge]\nmeasure = "oracle_agreement"\nmodel = "mnist-oracle"'
+    )
+    assert set(read_plan(judged).settings["weights"]) == {"toy-cnn", "toy-ae", "mnist-oracle"}
+    assert {f"mnist-ae-{digit}" for digit in range(10)} < set(read_plan("mnist").settings["weights"])
+
+
+def test_a_run_does_not_go_on_with_other_files(tmp_path, toml):
+    assert invoke("benchmark", toml, "--out", tmp_path / "out").exit_code == 0
+    images = toml.parent / "images"
+    first = sorted((images / "0").iterdir())[0]
+    first.rename(first.with_name("zzz.png"))
+    result = invoke("benchmark", toml, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "settings.files is" in result.stderr
+
+
+def test_a_device_that_is_not_there_is_refused(toml):
+    with pytest.raises(ValueError, match="device must be cpu, cuda or mps, and there: received 'gpu'"):
+        read_plan(toml, device="gpu")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -122,6 +145,9 @@ def test_options_take_the_place_of_what_the_file_says(toml):
         ("[methods.ours]", "[methods", "is not TOML"),
         ("confidences = [0.05]", "confidences = [1.5]", "confidence must lie between 0 and 1"),
         ("target = 1", "target = 7", "class 7 is out of range"),
+        ("confidences = [0.05]", "confidences = []", "at least one Λ, received []"),
+        ('generators = ["toy-ae"]', 'generators = "toy-ae"', "must be a list of names, received 'toy-ae'"),
+        ("[methods.FGSM]", "[methods.Saliency]", "arguments of 'Saliency': 'epsilon'; known are abs"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_status_2(tmp_path, toml, old, new, says):

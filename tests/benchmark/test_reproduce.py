@@ -47,8 +47,21 @@ def test_an_order_that_came_out_otherwise_is_said(tmp_path: Path):
 
 @pytest.mark.parametrize(("may_be_equal", "holds"), [(True, True), (False, False)])
 def test_a_tie_is_in_order_only_where_it_may_be(may_be_equal: bool, holds: bool):
-    means = {("measure", "one"): 0.5, ("measure", "other"): 0.5}
-    assert Expectation("measure", "one", "other", may_be_equal).holds(means) is holds
+    assert Expectation("measure", "one", "other", may_be_equal).holds(0.5, 0.5) is holds
+
+
+def test_a_method_that_found_nothing_is_said(tmp_path: Path):
+    figures = [
+        figure for figure in _figures({ORIGINALS: [2.0], PAPER: [1.0], DEFAULT: [1.0]}) if figure.method != PIXELS
+    ]
+    verdicts = _verdicts(write_tables(figures, "digits", tmp_path, "digits"))
+    assert verdicts[f"IM1: {ORIGINALS} > {PIXELS}"] == "nothing was found"
+    assert verdicts[f"L2 in Z to source: {PAPER} > {DEFAULT}"] == "**no**"
+
+
+def test_a_class_is_not_its_own_counterfactual(tmp_path: Path):
+    with pytest.raises(ValueError, match="two classes, received 4 twice"):
+        reproduce_mnist(tmp_path, source=4, target=4)
 
 
 def test_medians_stand_beside_means_and_published_figures_below(tmp_path: Path):

@@ -137,6 +137,25 @@ def test_one_image_that_a_method_fails_on_does_not_take_its_shard_with_it(tmp_pa
     assert [row["error"] for row in rows] == ["", "", "RuntimeError: unlucky", "", "", ""]
 
 
+@pytest.mark.parametrize("shard_size", [1, 2, 4, 6])
+def test_what_fails_later_is_a_row_whatever_the_size_of_a_shard(tmp_path, dataset, classifier, shard_size):
+    last = dataset.tensors[0][4:]
+
+    def picky(x, t):
+        if any(torch.equal(image, bad) for image in x for bad in last):
+            raise RuntimeError("not this one")
+        return x
+
+    rows = table(run(plan_of(dataset, classifier, [Method("m", picky)], shard_size=shard_size), tmp_path / "out"))
+    assert [row["error"] for row in rows] == [""] * 4 + ["RuntimeError: not this one"] * 2
+
+
+def test_a_trial_of_one_image_tells_a_wrong_setting(tmp_path, dataset, classifier):
+    one = TensorDataset(*(part[:1] for part in dataset.tensors))
+    with pytest.raises(ValueError, match="method 'm' cannot do image 0: ZeroDivisionError"):
+        run(plan_of(one, classifier, [Method("m", lambda x, t: 1 / 0)]), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("method", "measure", "says"),
     [

@@ -119,10 +119,11 @@ def test_unknown_class_and_unknown_oracle_are_refused(digits):
             measure("svm", digits, 3)
 
 
-def test_one_score_per_pair_of_classes_is_refused():
+@pytest.mark.parametrize("classes", [3, 4])
+def test_one_score_per_pair_of_classes_is_refused(classes: int):
     from sklearn.svm import SVC
 
-    x, labels = torch.rand(40, 1, 1, 3), np.arange(4).repeat(10)
+    x, labels = torch.rand(10 * classes, 1, 1, 3), np.arange(classes).repeat(10)
     oracle = SVC(decision_function_shape="ovo").fit(x.flatten(1).numpy(), labels)
     with pytest.raises(ValueError, match="ovr"):
         oracle_score(oracle, x, 1)

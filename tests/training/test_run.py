@@ -53,6 +53,7 @@ def test_training_goes_on_from_its_checkpoint(root: Path, tmp_path: Path):
     # Two epochs of one step more, not three.
     assert (second["epoch"], second["global_step"]) == (2, 3)
     assert card.training["epochs"] == 3
+    assert card.training["epochs_before_last_run"] == 1
     after = zoo.load("mnist-cnn", out).state_dict()
     assert any(not torch.equal(before[key], value) for key, value in after.items())
 

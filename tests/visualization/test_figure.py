@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 
 from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator
 from captum_dcf.visualization import counterfactual_figure
@@ -52,10 +55,15 @@ def test_a_map_without_any_change_is_drawn(results):
 
 
 def test_no_global_state_of_matplotlib_is_touched(results):
-    before = dict(matplotlib.rcParams)
+    before = dict(matplotlib.rcParams), pyplot.get_fignums()
     counterfactual_figure(results, rows=[0])
-    assert dict(matplotlib.rcParams) == before
-    assert "matplotlib.pyplot" not in counterfactual_figure.__globals__
+    assert (dict(matplotlib.rcParams), pyplot.get_fignums()) == before
+
+
+def test_results_of_different_images_are_refused(results):
+    other = {name: replace(part, inputs=part.inputs + 0.1) for name, part in list(results.items())[:1]}
+    with pytest.raises(ValueError, match="results of different images"):
+        counterfactual_figure({**results, "other": next(iter(other.values()))}, rows=[0])
 
 
 def test_bad_input_is_named(results):
