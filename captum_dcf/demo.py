@@ -100,6 +100,8 @@ def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, gen
     if len(set(names)) < len(names):
         raise ValueError(f"each image needs another file name, since its x' is written under it; received {names}")
     generator, classifier = zoo.load(generator_name), zoo.load(model)
+    if not isinstance(generator, Generator):
+        raise ValueError(f"{generator_name!r} is no generator; generators of the zoo are {_generators()}")
     image_shape = zoo.read_card(generator_name).arguments["image_shape"]
     images = read_images(paths, image_shape)
     result = DiffeomorphicCounterfactual(classifier, generator).counterfactual(images, target)
@@ -116,6 +118,10 @@ def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, gen
         )
     ]
     return "\n".join(lines)
+
+
+def _generators() -> list[str]:
+    return [name for name in zoo.names() if isinstance(zoo.load(name), Generator)]
 
 
 def _measure(

@@ -61,6 +61,12 @@ def test_a_colour_photo_of_another_size_is_made_to_fit(tmp_path):
         (["explain", "{four}", "--target", "12", "--out", "{out}"], "out of range"),
         (["explain", "{four}", "--target", "9", "--out", "{out}", "--model", "resnet"], "mnist-cnn"),
         (["explain", "{four}", "--target", "nine", "--out", "{out}"], "integer"),
+        (
+            ["explain", "{four}", "--target", "9", "--out", "{out}", "--generator", "mnist-cnn"],
+            "'mnist-cnn' is no generator",
+        ),
+        (["explain", "{four}", "{four}", "--target", "9", "--out", "{out}"], "another file name"),
+        (["reproduce", "mnist", "--out", "{out}", "--source", "9"], "two classes"),
         (["explain", "{four}", "--out", "{out}"], "--target"),
         (["demo", "--out", "{four}"], "four.png"),
         (["train", "mnist-cnn", "--root", "{out}", "--out", "{out}"], "no MNIST"),

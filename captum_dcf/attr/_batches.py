@@ -48,10 +48,14 @@ def search_in_batches(
     return [search(start, min(start + size, examples)) for start in range(0, examples, size)]
 
 
+# What torch says without a class for it: MPS, the CPU, the CPU on Linux.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
 def is_out_of_memory(error: Exception) -> bool:
     r"""Whether an error says that memory did not suffice: CUDA has a class for it, the CPU and MPS only words."""
     is_own_class = isinstance(error, torch.cuda.OutOfMemoryError)
-    return is_own_class or any(words in str(error) for words in ("out of memory", "not enough memory"))
+    return is_own_class or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _search_growing(examples: int, search: Callable[[int, int], Counterfactual]) -> list[Counterfactual]:

@@ -45,6 +45,12 @@ def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
     return [owner] if isinstance(owner, nn.Module) else []
 
 
+def check_tensor(name: str, value: Any) -> None:
+    r"""Refuses what is no tensor, such as the pair of mean and variance that many an encoder gives."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must return a tensor, received {type(value).__name__}; wrap it, to return the tensor")
+
+
 def check_modules(modules: list[nn.Module]) -> None:
     r"""Refuses modules whose output for one example depends on the others in the batch, or on chance."""
     for module in modules:
@@ -58,10 +64,20 @@ def check_modules(modules: list[nn.Module]) -> None:
             # normflows' ActNorm, until it has seen data, takes its scale from the next batch, for good.
             if not getattr(part, "data_dep_init_done", True):
                 raise ValueError(f"{place} ({type(part).__name__}) has not seen data yet: train the flow first")
-            if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+            if part.training and _draws(part):
                 raise ValueError(
                     f"{place} ({type(part).__name__}) is in training mode: call .eval() on the model first"
                 )
+
+
+def _draws(part: nn.Module) -> bool:
+    """Whether a module in training mode draws random numbers."""
+    if isinstance(part, nn.modules.dropout._DropoutNd):
+        return part.p > 0
+    if isinstance(part, (nn.RNNBase, nn.MultiheadAttention)):
+        return part.dropout > 0
+    # The last is torchvision's, which the search must not import.
+    return isinstance(part, nn.RReLU) or type(part).__name__ == "StochasticDepth"
 
 
 @contextmanager

@@ -40,6 +40,9 @@ def parse_target(target: Any, examples: int, device: torch.device) -> Tensor:
 
 def select_classes(output: Tensor, indices: Tensor) -> Tensor:
     r"""The scores of all classes at the place each target names: (N, C, ...) and (N, K) to (N, C)."""
+    # One logit for two classes comes without a dimension of classes.
+    if indices.shape[1] == 1 and output.ndim == 1:
+        return output
     _check_dimensions(output, indices)
     if indices.shape[1] == 1:
         return output
@@ -82,7 +85,9 @@ def _as_tuple(entry: Any) -> tuple[int, ...]:
 
 
 def _check_dimensions(output: Tensor, indices: Tensor) -> None:
-    if output.ndim != indices.shape[1] + 1 and not (output.ndim == 1 and indices.shape[1] == 1):
+    if output.ndim == 1:
+        raise ValueError(f"an output of shape {tuple(output.shape)} is one value per example: leave the target out")
+    if output.ndim != indices.shape[1] + 1:
         raise ValueError(
             f"an output of shape {tuple(output.shape)} needs targets of {output.ndim - 1} indices each, "
             f"received {indices.shape[1]}; accepted are {ACCEPTED}"

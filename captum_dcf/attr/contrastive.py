@@ -188,7 +188,7 @@ def _hinge(goal: Goal, output: Tensor, kappa: float) -> Tensor:
     """L: the lead of the unwanted classes, and zero once they are behind by κ and the goal is reached."""
     assert isinstance(goal, (ReachClass, LeaveClass))
     probabilities = class_probabilities(output, goal.output)
-    labels = torch.as_tensor(goal.label, device=output.device).expand(len(output))
+    labels = torch.as_tensor(goal.label, dtype=torch.int64, device=output.device).expand(len(output))
     is_label = F.one_hot(labels, probabilities.shape[1]).bool()
     named = probabilities.gather(1, labels[:, None]).squeeze(1)
     other = probabilities.masked_fill(is_label, -torch.inf).amax(1)

@@ -18,11 +18,18 @@ from torch import Tensor
 
 from captum_dcf.attr._batches import BatchSize, check_batch_size, is_out_of_memory, search_in_batches
 from captum_dcf.attr._captum import TargetType
-from captum_dcf.attr._checks import check_inputs, check_modules, frozen_parameters, modules_of, single_tensor
+from captum_dcf.attr._checks import (
+    check_inputs,
+    check_modules,
+    check_tensor,
+    frozen_parameters,
+    modules_of,
+    single_tensor,
+)
 from captum_dcf.attr._predict import of_rows, predictor
 from captum_dcf.attr._target import parse_target, select_classes, select_outputs
 from captum_dcf.generators.base import Generator
-from captum_dcf.search.goal import OUTPUT_KINDS, Goal, OutputKind, ReachClass
+from captum_dcf.search.goal import OUTPUT_KINDS, Goal, LeaveClass, OutputKind, ReachClass
 from captum_dcf.search.result import Counterfactual, Status
 
 __all__ = ["CounterfactualAttribution", "CounterfactualWarning", "Query"]
@@ -159,7 +166,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             internal_batch_size,
             show_progress,
         )
-        _warn_of_failures(result, stacklevel=4)
+        _warn_of_failures(result, self.generator.data_range, stacklevel=4)
         attributions = result.attributions.contiguous()
         return (attributions,) if isinstance(inputs, tuple) else attributions
 
@@ -187,7 +194,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             internal_batch_size,
             show_progress,
         )
-        _warn_of_failures(result, stacklevel=3)
+        _warn_of_failures(result, self.generator.data_range, stacklevel=3)
         counterfactuals = result.counterfactuals.contiguous()
         return (counterfactuals,) if isinstance(inputs, tuple) else counterfactuals
 
@@ -242,13 +249,16 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
     def encode(self, inputs: Tensor) -> Tensor:
         r"""The latents of inputs, checked: (N, D), and decoded to the inputs' shape.
 
+        Pixels beyond the generator's range are put on its bound first: a flow has no latents for them.
+
         Raises:
             ValueError: The generator cannot encode such inputs, or its latents are not (N, D).
         """
         name = type(self.generator).__name__
         try:
             with torch.no_grad():
-                latents = self.generator.encode(inputs)
+                bounds = self.generator.data_range
+                latents = self.generator.encode(inputs if bounds is None else inputs.clamp(*bounds))
         except (RuntimeError, IndexError) as error:
             if type(error) not in (RuntimeError, IndexError) or is_out_of_memory(error):
                 raise
@@ -257,6 +267,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
                 f"{name} cannot encode inputs of shape {tuple(inputs.shape)}, {inputs.dtype} on {inputs.device}"
                 f"{accepted}: {error}"
             ) from error
+        check_tensor(f"{name}.encode", latents)
         if latents.ndim != 2 or len(latents) != len(inputs):
             raise ValueError(f"{name}.encode must give ({len(inputs)}, D), received {tuple(latents.shape)}")
         return latents.detach()
@@ -268,6 +279,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             ValueError: The generator's images have another shape.
         """
         images = self.generator.decode(latents)
+        check_tensor(f"{type(self.generator).__name__}.decode", images)
         if images.shape != (len(latents), *image_shape):
             raise ValueError(
                 f"{type(self.generator).__name__}.decode gives images of shape {tuple(images.shape[1:])}, "
@@ -283,6 +295,11 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             raise TypeError(f"goal must be a captum_dcf Goal, received {type(goal).__name__}")
         if goal is not None:
             goal.check_length(len(inputs))
+        if isinstance(goal, (ReachClass, LeaveClass)) and self.output not in ("logits", goal.output):
+            raise ValueError(
+                f"the method was told output={self.output!r}, its goal {goal.output!r}: "
+                f"say {type(goal).__name__}(..., output={self.output!r})"
+            )
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         select = select_classes if goal is None else select_outputs
         if goal is None:
@@ -305,11 +322,14 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be at least 1, received {value}")
 
 
-def _warn_of_failures(result: Counterfactual, stacklevel: int) -> None:
+def _warn_of_failures(result: Counterfactual, data_range: tuple[float, float] | None, stacklevel: int) -> None:
     failures = Counter(status for status in result.statuses() if status in REASONS)
     if failures:
         reasons = ", ".join(f"{count} {status.name} ({REASONS[status]})" for status, count in failures.items())
         message = f"{sum(failures.values())} of {len(result)} examples were not reached: {reasons}"
+        lowest, highest = float(result.inputs.min()), float(result.inputs.max())
+        if data_range is not None and (lowest < data_range[0] or highest > data_range[1]):
+            message += f"; inputs reach from {lowest:.3g} to {highest:.3g}, the generator's data_range is {data_range}"
         warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
 
 

@@ -95,7 +95,7 @@ class PerturbationCounterfactual(CounterfactualAttribution):
 
     def _arguments_of(self, goal: Goal, examples: int, device: torch.device) -> dict[str, Any]:
         assert isinstance(goal, (ReachClass, LeaveClass))
-        labels = torch.as_tensor(goal.label, device=device).expand(examples)
+        labels = torch.as_tensor(goal.label, dtype=torch.int64, device=device).expand(examples)
         return {"target": labels, "targeted": isinstance(goal, ReachClass)}
 
     @torch.no_grad()

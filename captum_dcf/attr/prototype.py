@@ -97,7 +97,7 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         if self.reference.shape[1:] != query.inputs.shape[1:]:
             known, received = tuple(self.reference.shape[1:]), tuple(query.inputs.shape[1:])
             raise ValueError(f"reference images have the shape {known}, the inputs {received}")
-        labels = torch.as_tensor(goal.label, device=rows.device).expand(len(query.inputs))[rows]
+        labels = torch.as_tensor(goal.label, dtype=torch.int64, device=rows.device).expand(len(query.inputs))[rows]
         encodings, classes = self.encoded_reference(query.inputs)
         with torch.no_grad():
             latents = self.encoder.encode(query.inputs[rows])

@@ -19,7 +19,7 @@ from captum_dcf import zoo
 from captum_dcf.benchmark.catalog import Setup, as_generator, make_measure, make_methods
 from captum_dcf.benchmark.class_folders import ClassFolders
 from captum_dcf.benchmark.plan import Plan
-from captum_dcf.benchmark.processes import local_device
+from captum_dcf.benchmark.processes import check_device, local_device
 from captum_dcf.data import mnist, mnist_sample
 
 __all__ = ["bundled", "read_plan"]
@@ -56,6 +56,7 @@ def read_plan(
     if confidences:
         described["confidences"] = list(confidences)
     where = local_device(device)
+    check_device(where)
     weights = folder / described["weights"] if "weights" in described else zoo.store.SHIPPED
     load = cache(partial(_load, weights, where))
     generators = {name: as_generator(name, load(name)) for name in described["generators"]}

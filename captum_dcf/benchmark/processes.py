@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-__all__ = ["Processes", "is_first", "local_device", "processes"]
+__all__ = ["Processes", "check_device", "is_first", "local_device", "processes"]
 
 # How long one process waits for the slowest: shards of slow methods take their time.
 PATIENCE = timedelta(days=30)
@@ -67,15 +67,18 @@ def is_first() -> bool:
 
 
 def local_device(device: str) -> str:
-    r"""``"cuda"`` as the GPU of this process; other devices as they are.
+    r"""``"cuda"`` as the GPU of this process; other devices as they are."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
+
+def check_device(device: str) -> None:
+    r"""Refuses a device that torch does not find here.
 
     Raises:
-        ValueError: There is no such device here.
+        ValueError: There is no such device.
     """
-    local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
     try:
-        torch.empty(0, device=local)
+        torch.empty(0, device=device)
     # A build of torch without the device raises an AssertionError.
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"device must be cpu, cuda or mps, and there: received {device!r} ({error})") from error
-    return local

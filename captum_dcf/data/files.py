@@ -35,12 +35,21 @@ def write_image(image: Tensor, path: str | Path) -> None:
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)
 
 
+def _eight_bit(file: Image.Image, path: Path) -> Image.Image:
+    # Pillow would clip the values beyond 255, not scale them.
+    if file.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(file) / 257).round().astype(np.uint8))
+    if file.mode in ("I", "F"):
+        raise ValueError(f"{str(path)!r} holds {file.mode!r} values of unknown range: save it with 8 or 16 bits")
+    return file
+
+
 def _read(path: Path, channels: int, height: int, width: int) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"no image file at {str(path)!r}")
     try:
         with Image.open(path) as file:
-            image = file.convert(MODES[channels])
+            image = _eight_bit(file, path).convert(MODES[channels])
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
     if image.size != (width, height):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import normflows as nf
 import torch
@@ -72,7 +73,9 @@ class CouplingNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+        # Autocast for MPS came with torch 2.5; before, even to switch it off raises an error.
+        has_autocast = self.autocast or x.device.type in ("cpu", "cuda")
+        with torch.autocast(x.device.type, torch.bfloat16, self.autocast) if has_autocast else nullcontext():
             raw = self.net(x.contiguous(memory_format=torch.channels_last))
         shift, log_scale = raw.to(x.dtype).chunk(2, dim=1)
         log_scale = self.bound * torch.tanh(log_scale / self.bound)

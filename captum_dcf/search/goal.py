@@ -73,7 +73,11 @@ class _ClassGoal(Goal):
             raise ValueError(f"softening must be 0 or more and finite, received {self.softening}")
 
     def take(self, index: Tensor) -> Goal:
-        return replace(self, label=self.label[index]) if isinstance(self.label, Tensor) and self.label.ndim else self
+        return (
+            replace(self, label=self.label[index.to(self.label.device)])
+            if isinstance(self.label, Tensor) and self.label.ndim
+            else self
+        )
 
     def check_length(self, examples: int) -> None:
         _check_one_each("class", self.label, examples)
@@ -103,7 +107,8 @@ class _ClassGoal(Goal):
             _check_probabilities(output)
 
     def _labels(self, output: Tensor) -> Tensor:
-        return torch.as_tensor(self.label, device=output.device).expand(len(output)).unsqueeze(1)
+        labels = torch.as_tensor(self.label, dtype=torch.int64, device=output.device)
+        return labels.expand(len(output)).unsqueeze(1)
 
     def _log_probabilities(self, output: Tensor) -> Tensor:
         if self.output == "logits":
@@ -201,7 +206,11 @@ class _ValueGoal(Goal):
             raise ValueError(f"a value must be finite, received {self.value}")
 
     def take(self, index: Tensor) -> Goal:
-        return replace(self, value=self.value[index]) if isinstance(self.value, Tensor) and self.value.ndim else self
+        return (
+            replace(self, value=self.value[index.to(self.value.device)])
+            if isinstance(self.value, Tensor) and self.value.ndim
+            else self
+        )
 
     def check(self, output: Tensor) -> None:
         if output.numel() != len(output):
@@ -289,3 +298,8 @@ def _check_probabilities(output: Tensor) -> None:
         raise ValueError(
             "output='probabilities' needs rows that are at least 0 and sum to 1; for logits say output='logits'"
         )
+
+
+def _taken(of_all: Any, index: Tensor) -> Any:
+    """The entries for some examples, where there is one for each; goals may stand on another device than the search."""
+    return of_all[index.to(of_all.device)] if isinstance(of_all, Tensor) and of_all.ndim else of_all

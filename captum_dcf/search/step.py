@@ -36,8 +36,8 @@ class UnitGradient(StepRule):
     length: float | Tensor
 
     def __post_init__(self) -> None:
-        if not float(self.length) > 0:
-            raise ValueError(f"the length of a step must be positive, received {float(self.length)}")
+        if not 0 < float(self.length) < float("inf"):
+            raise ValueError(f"the length of a step must be positive and finite, received {float(self.length)}")
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         # Divided by the largest entry first: the squares of very small or large entries leave the finite numbers.
@@ -62,20 +62,28 @@ class Adam(StepRule):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"the learning rate must be positive, received {self.lr}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"the learning rate must be positive and finite, received {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), received {self.betas}")
+        if not 0 <= self.eps < float("inf"):
+            raise ValueError(f"eps must be 0 or more and finite, received {self.eps}")
 
     def start(self, z: Tensor) -> State:
-        return {"mean": torch.zeros_like(z), "square": torch.zeros_like(z), "count": torch.zeros_like(z[:, :1])}
+        # In half precision eps and small squares round to zero.
+        zeros = torch.zeros_like(z, dtype=torch.promote_types(z.dtype, torch.float32))
+        return {"mean": zeros, "square": zeros, "count": zeros[:, :1]}
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         first, second = self.betas
+        gradient = gradient.to(state["mean"])
         count = state["count"] + 1
         mean = first * state["mean"] + (1 - first) * gradient
         square = second * state["square"] + (1 - second) * gradient.square()
         corrected = mean / (1 - first**count)
         root = (square / (1 - second**count)).sqrt()
-        return z - self.lr * corrected / (root + self.eps), {"mean": mean, "square": square, "count": count}
+        stepped = z - self.lr * corrected / (root + self.eps)
+        return stepped.to(z), {"mean": mean, "square": square, "count": count}
 
 
 def per_example_norm(rows: Tensor) -> Tensor:

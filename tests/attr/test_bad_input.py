@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 from toys import Rotated, RowClassifier, images
 
-from captum_dcf import Adam, AtLeast, DiffeomorphicCounterfactual, Generator, IdentityGenerator
+from captum_dcf import (
+    Adam,
+    AtLeast,
+    CounterfactualWarning,
+    DiffeomorphicCounterfactual,
+    Generator,
+    Goal,
+    IdentityGenerator,
+    LeaveClass,
+    ReachClass,
+)
 from captum_dcf.generators import NormalizingFlowGenerator
 from captum_dcf.models.glow import glow
 
@@ -231,3 +241,50 @@ def test_wrong_knobs(method: DiffeomorphicCounterfactual, arguments: dict[str, A
 def test_what_a_method_cannot_be_made_of(arguments: tuple[Any, ...], error: type[Exception], says: str):
     with pytest.raises(error, match=says):
         DiffeomorphicCounterfactual(*arguments)
+
+
+@pytest.mark.parametrize("goal", [ReachClass(1), LeaveClass(1)])
+def test_a_goal_that_takes_the_output_for_something_else(goal: Goal):
+    method = DiffeomorphicCounterfactual(
+        nn.Sequential(RowClassifier(), nn.Softmax(1)).eval(), Rotated(), output="probabilities"
+    )
+    with pytest.raises(ValueError, match="output='probabilities', its goal 'logits'"):
+        method.attribute(images(3), goal=goal)
+
+
+def test_a_target_of_a_model_with_one_value(generator: Generator):
+    method = DiffeomorphicCounterfactual(lambda x: x.flatten(1).mean(1), generator)
+    with pytest.raises(ValueError, match=r"shape \(3,\) is one value per example: leave the target out"):
+        method.attribute(images(3), target=0, goal=AtLeast(0.5))
+
+
+class Pair(Generator):
+    """Like many an encoder of a variational autoencoder: mean and variance."""
+
+    def encode(self, x: Tensor) -> Any:
+        return x.flatten(1), x.flatten(1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.view(-1, 1, 4, 4)
+
+
+def test_an_encoder_that_gives_a_pair(classifier: nn.Module):
+    with pytest.raises(TypeError, match=r"Pair\.encode must return a tensor, received tuple"):
+        DiffeomorphicCounterfactual(classifier, Pair()).attribute(images(3), target=1)
+
+
+@pytest.mark.parametrize("part", [nn.RReLU(), nn.GRU(4, 4, num_layers=2, dropout=0.5)])
+def test_a_model_that_draws_random_numbers(generator: Generator, part: nn.Module):
+    model = RowClassifier().eval()
+    model.part = part.train()
+    with pytest.raises(ValueError, match=rf"part \({type(part).__name__}\) is in training mode"):
+        DiffeomorphicCounterfactual(model, generator).attribute(images(3), target=1)
+
+
+def test_inputs_of_another_scale_are_named(classifier: nn.Module):
+    flow = NormalizingFlowGenerator(glow([1, 4, 4], [1], [4]).eval())
+    for part in flow.modules():
+        if hasattr(part, "data_dep_init_done"):
+            part.data_dep_init_done.fill_(1.0)
+    with pytest.warns(CounterfactualWarning, match=r"reach from 0 to 255, the generator's data_range is \(0.0, 1.0\)"):
+        DiffeomorphicCounterfactual(classifier, flow).attribute(torch.linspace(0, 255, 16).view(1, 1, 4, 4), target=1)

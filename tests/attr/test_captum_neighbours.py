@@ -13,7 +13,7 @@ from captum.attr import visualization as captum_visualization
 from captum.metrics import infidelity, sensitivity_max
 from captum.robust import AttackComparator, MinParamPerturbation, Perturbation
 from torch import Tensor
-from toys import images
+from toys import Mnist, images
 
 from captum_dcf import DiffeomorphicCounterfactual
 from captum_dcf.attr import _captum
@@ -158,3 +158,12 @@ def test_summarizer_takes_attributions(method: DiffeomorphicCounterfactual):
     attributions = method.attribute(images(3), target=1)
     summarizer.update(attributions)
     torch.testing.assert_close(summarizer.summary["mean"], attributions)
+
+
+def test_noise_that_leaves_the_range_of_pixels_does_not_lose_the_flow(mnist: Mnist):
+    # A quarter of the noisy background lies where the flow's logit has no value.
+    tunnel = NoiseTunnel(DiffeomorphicCounterfactual(mnist.classifier, mnist.generator))
+    fours = mnist.images[mnist.labels == 4][:2]
+    attributions = tunnel.attribute(fours, nt_samples=2, stdevs=0.1, target=9)
+    assert attributions.isfinite().all()
+    assert (attributions.flatten(1).norm(dim=1) > 1).all()

@@ -220,3 +220,12 @@ def test_softening_leaves_logits_alone_that_are_close_together():
 def test_softening_is_a_number_that_is_not_negative(softening: object, error: type[Exception], says: str):
     with pytest.raises(error, match=f"softening.*{says}"):
         ReachClass(1, softening=softening)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("kind", [ReachClass, LeaveClass])
+def test_labels_of_any_integer_kind(kind: type[ReachClass], dtype: torch.dtype):
+    output, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    expected, goal = kind(labels), kind(labels.to(dtype))
+    assert torch.equal(goal.score(output), expected.score(output))
+    assert torch.equal(goal.loss(output), expected.loss(output))

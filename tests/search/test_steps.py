@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from captum_dcf.search import Adam, UnitGradient
+from captum_dcf.search import Adam, StepRule, UnitGradient
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-30, 1.0, 1e30, 3e38])
@@ -56,3 +57,27 @@ def test_a_step_has_a_positive_length(wrong: float):
         UnitGradient(wrong)
     with pytest.raises(ValueError, match=str(wrong)):
         Adam(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adam_in_half_precision_steps_as_in_single(dtype: torch.dtype):
+    gradient = torch.tensor([[1e-3, 0.0, 1.0]])
+    z, state = torch.zeros(1, 3, dtype=dtype), Adam(0.05).start(torch.zeros(1, 3, dtype=dtype))
+    for _ in range(3):
+        z, state = Adam(0.05).step(z, gradient.to(dtype), state)
+    assert z.dtype == dtype
+    torch.testing.assert_close(z.float(), torch.tensor([[-0.15, 0.0, -0.15]]), rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Adam(float("inf")), "positive and finite"),
+        (lambda: Adam(0.1, betas=(1.0, 0.9)), r"betas must lie in \[0, 1\)"),
+        (lambda: Adam(0.1, eps=-1.0), "eps must be 0 or more"),
+        (lambda: UnitGradient(float("inf")), "positive and finite"),
+    ],
+)
+def test_settings_that_cannot_step(make: Callable[[], StepRule], says: str):
+    with pytest.raises(ValueError, match=says):
+        make()
