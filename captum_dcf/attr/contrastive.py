@@ -187,7 +187,7 @@ def _check_differentiable(query: Query, images: Tensor, rows: Tensor) -> None:
 def _hinge(goal: Goal, output: Tensor, kappa: float) -> Tensor:
     """L: the lead of the unwanted classes, and zero once they are behind by κ and the goal is reached."""
     assert isinstance(goal, (ReachClass, LeaveClass))
-    probabilities = class_probabilities(output, goal.output)
+    probabilities = class_probabilities(output, goal.kind)
     labels = torch.as_tensor(goal.label, dtype=torch.int64, device=output.device).expand(len(output))
     is_label = F.one_hot(labels, probabilities.shape[1]).bool()
     named = probabilities.gather(1, labels[:, None]).squeeze(1)

@@ -86,9 +86,11 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
 
     Attributes:
         default_max_steps: Most steps of one example where a call does not say another number.
+        softening: That of class goals that do not say one themselves, see :class:`ReachClass`.
     """
 
     default_max_steps: int = 500
+    softening: float = 0.0
 
     def __init__(
         self, forward_func: Callable[..., Tensor], generator: Generator, output: OutputKind = "logits"
@@ -107,10 +109,6 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
     def search(self, query: Query) -> Counterfactual:
         r"""The method itself: counterfactuals of one batch."""
         raise NotImplementedError(f"{type(self).__name__} has to write search")
-
-    def class_goal(self, labels: Tensor, confidence: float) -> Goal:
-        r"""The goal that ``target`` and ``confidence`` are short for."""
-        return ReachClass(labels, confidence, self.output)
 
     @log_usage(part_of_slo=False)
     def attribute(
@@ -295,17 +293,14 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             raise TypeError(f"goal must be a captum_dcf Goal, received {type(goal).__name__}")
         if goal is not None:
             goal.check_length(len(inputs))
-        if isinstance(goal, (ReachClass, LeaveClass)) and self.output not in ("logits", goal.output):
-            raise ValueError(
-                f"the method was told output={self.output!r}, its goal {goal.output!r}: "
-                f"say {type(goal).__name__}(..., output={self.output!r})"
-            )
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         select = select_classes if goal is None else select_outputs
         if goal is None:
             if indices is None:
                 raise ValueError("say what to reach: target=, the class, or goal=, for instance AtLeast(0.8)")
-            goal = self.class_goal(indices[:, 0], confidence)
+            goal = ReachClass(indices[:, 0], confidence)
+        if isinstance(goal, (ReachClass, LeaveClass)):
+            goal = goal.completed(self.output, self.softening)
         raw = predictor(self.forward_func, additional, len(inputs))
 
         def predict(images: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.ascent import Problem, ascend
-from captum_dcf.search.goal import Goal, OutputKind, ReachClass
+from captum_dcf.search.goal import OutputKind
 from captum_dcf.search.result import Counterfactual
 from captum_dcf.search.step import StepRule, UnitGradient
 
@@ -38,7 +38,7 @@ class DiffeomorphicCounterfactual(CounterfactualAttribution):
             of this generator typically has (:meth:`Generator.typical_length`, √D for standard normal latents). The
             paper's is ``Adam(0.05)`` for MNIST and ``Adam(0.005)`` for larger images.
         output: What the model gives: ``"logits"``, ``"probabilities"`` or ``"binary_logit"``.
-        softening: How much the cross-entropy that leads to ``target`` is softened, see :class:`ReachClass`. 0 is the
+        softening: How much the cross-entropy is softened, see :class:`ReachClass`; a goal may say otherwise. 0 is the
             paper's. With it one four or seven in twenty of MNIST takes more than 60 steps to become a nine.
 
     Examples:
@@ -64,10 +64,6 @@ class DiffeomorphicCounterfactual(CounterfactualAttribution):
             raise TypeError(f"step_rule must be a captum_dcf StepRule, received {type(step_rule).__name__}")
         self.step_rule = step_rule
         self.softening = softening
-
-    def class_goal(self, labels: Tensor, confidence: float) -> Goal:
-        r"""The class with the softened cross-entropy."""
-        return ReachClass(labels, confidence, self.output, self.softening)
 
     def search(self, query: Query) -> Counterfactual:
         r"""The batched ascent, see :func:`captum_dcf.search.ascend`."""

@@ -55,11 +55,11 @@ class Goal(ABC):
 class _ClassGoal(Goal):
     label: int | Tensor
     confidence: float
-    output: OutputKind
-    softening: float
+    output: OutputKind | None
+    softening: float | None
 
     def __post_init__(self) -> None:
-        if self.output not in OUTPUT_KINDS:
+        if self.output is not None and self.output not in OUTPUT_KINDS:
             raise ValueError(f"output must be one of {OUTPUT_KINDS}, received {self.output!r}")
         if isinstance(self.label, bool) or not isinstance(self.label, (int, Tensor)):
             raise TypeError(f"a class must be an int or an integer tensor (N,), received {type(self.label).__name__}")
@@ -68,9 +68,21 @@ class _ClassGoal(Goal):
         _check_number("confidence", self.confidence)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, received {self.confidence}")
-        _check_number("softening", self.softening)
-        if not 0 <= self.softening < float("inf"):
-            raise ValueError(f"softening must be 0 or more and finite, received {self.softening}")
+        if self.softening is not None:
+            _check_number("softening", self.softening)
+            if not 0 <= self.softening < float("inf"):
+                raise ValueError(f"softening must be 0 or more and finite, received {self.softening}")
+
+    @property
+    def kind(self) -> OutputKind:
+        r"""What the output is taken for."""
+        return self.output or "logits"
+
+    def completed(self, output: OutputKind, softening: float) -> Goal:
+        r"""The goal with these settings where it has none of its own."""
+        own_output = output if self.output is None else self.output
+        own_softening = softening if self.softening is None else self.softening
+        return replace(self, output=own_output, softening=own_softening)
 
     def take(self, index: Tensor) -> Goal:
         return (
@@ -86,13 +98,13 @@ class _ClassGoal(Goal):
         return self._log_probabilities(output).argmax(1) == self._log_probabilities(other).argmax(1)
 
     def check(self, output: Tensor) -> None:
-        if self.output == "binary_logit":
+        if self.kind == "binary_logit":
             if output.ndim > 2 or (output.ndim == 2 and output.shape[1] != 1):
                 raise ValueError(f"a binary logit must have the shape (N,) or (N, 1), received {tuple(output.shape)}")
             classes = 2
         elif output.ndim != 2 or output.shape[1] < 2:
             raise ValueError(
-                f"{self.output} must have the shape (N, classes) with two classes or more, received "
+                f"{self.kind} must have the shape (N, classes) with two classes or more, received "
                 f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use AtLeast or its like"
             )
         else:
@@ -103,7 +115,7 @@ class _ClassGoal(Goal):
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
             raise ValueError(f"class {wrong} is out of range: the output has the classes 0 to {classes - 1}")
-        if self.output == "probabilities":
+        if self.kind == "probabilities":
             _check_probabilities(output)
 
     def _labels(self, output: Tensor) -> Tensor:
@@ -111,9 +123,9 @@ class _ClassGoal(Goal):
         return labels.expand(len(output)).unsqueeze(1)
 
     def _log_probabilities(self, output: Tensor) -> Tensor:
-        if self.output == "logits":
+        if self.kind == "logits":
             return F.log_softmax(output, dim=1)
-        if self.output == "probabilities":
+        if self.kind == "probabilities":
             return output.clamp_min(torch.finfo(output.dtype).tiny).log()
         logit = output.flatten()
         return torch.stack((F.logsigmoid(-logit), F.logsigmoid(logit)), dim=1)
@@ -121,7 +133,7 @@ class _ClassGoal(Goal):
     def _softened(self, output: Tensor) -> Tensor:
         """Log-probabilities at a temperature of ``softening`` standard deviations of the logits, never below one."""
         log_probabilities = self._log_probabilities(output)
-        if self.softening == 0:
+        if not self.softening:
             return log_probabilities
         spread = log_probabilities.detach().std(1, keepdim=True)
         return F.log_softmax(log_probabilities / (self.softening * spread).clamp_min(1), dim=1)
@@ -143,14 +155,14 @@ class ReachClass(_ClassGoal):
         label: The class to reach, one for all or a tensor (N,).
         confidence: Λ, the probability from which on the class counts as reached, in (0, 1).
         output: What the model gives: ``"logits"`` (N, classes), ``"probabilities"`` (N, classes), or ``"binary_logit"``
-            (N,) or (N, 1), positive for class 1.
-        softening: At least 0, which is the plain cross-entropy.
+            (N,) or (N, 1), positive for class 1. None leaves it to the method; without one it is logits.
+        softening: At least 0, which is the plain cross-entropy. None leaves it to the method; without one it is 0.
     """
 
     label: int | Tensor
     confidence: float = 0.99
-    output: OutputKind = "logits"
-    softening: float = 0.0
+    output: OutputKind | None = None
+    softening: float | None = None
 
     def loss(self, output: Tensor) -> Tensor:
         return -self._of_label(self._softened(output))
@@ -177,8 +189,8 @@ class LeaveClass(_ClassGoal):
 
     label: int | Tensor
     confidence: float = 0.99
-    output: OutputKind = "logits"
-    softening: float = 0.0
+    output: OutputKind | None = None
+    softening: float | None = None
 
     def loss(self, output: Tensor) -> Tensor:
         return -self._log_rest(self._softened(output))

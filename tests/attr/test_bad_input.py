@@ -16,10 +16,7 @@ from captum_dcf import (
     CounterfactualWarning,
     DiffeomorphicCounterfactual,
     Generator,
-    Goal,
     IdentityGenerator,
-    LeaveClass,
-    ReachClass,
 )
 from captum_dcf.generators import NormalizingFlowGenerator
 from captum_dcf.models.glow import glow
@@ -241,15 +238,6 @@ def test_wrong_knobs(method: DiffeomorphicCounterfactual, arguments: dict[str, A
 def test_what_a_method_cannot_be_made_of(arguments: tuple[Any, ...], error: type[Exception], says: str):
     with pytest.raises(error, match=says):
         DiffeomorphicCounterfactual(*arguments)
-
-
-@pytest.mark.parametrize("goal", [ReachClass(1), LeaveClass(1)])
-def test_a_goal_that_takes_the_output_for_something_else(goal: Goal):
-    method = DiffeomorphicCounterfactual(
-        nn.Sequential(RowClassifier(), nn.Softmax(1)).eval(), Rotated(), output="probabilities"
-    )
-    with pytest.raises(ValueError, match="output='probabilities', its goal 'logits'"):
-        method.attribute(images(3), goal=goal)
 
 
 def test_a_target_of_a_model_with_one_value(generator: Generator):

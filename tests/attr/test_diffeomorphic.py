@@ -21,9 +21,11 @@ from captum_dcf import (
     CounterfactualWarning,
     DiffeomorphicCounterfactual,
     Generator,
+    Goal,
     IdentityGenerator,
     LeaveClass,
     Near,
+    ReachClass,
     Status,
     UnitGradient,
 )
@@ -452,3 +454,23 @@ def test_a_generator_of_six_lines_is_enough():
 def test_a_method_can_be_copied(method: DiffeomorphicCounterfactual):
     twin = copy.deepcopy(method)
     assert torch.equal(twin.attribute(images(2), target=1), method.attribute(images(2), target=1))
+
+
+def test_a_goal_of_a_class_is_what_target_is(classifier: nn.Module, generator: Generator):
+    x = images(6)
+    method = DiffeomorphicCounterfactual(classifier, generator)
+    expected = method.counterfactual(x, target=2, confidence=0.9)
+    assert torch.equal(method.perturb(x, goal=ReachClass(2, 0.9)), expected.counterfactuals)
+    # But it may say otherwise.
+    plain = DiffeomorphicCounterfactual(classifier, generator, softening=0)
+    assert torch.equal(method.perturb(x, goal=ReachClass(2, 0.9, softening=0.0)), plain.perturb(x, 2, confidence=0.9))
+    assert not torch.equal(plain.perturb(x, 2, confidence=0.9), expected.counterfactuals)
+
+
+@pytest.mark.parametrize("goal", [ReachClass(2, 0.9), LeaveClass(0, 0.9)])
+def test_a_goal_takes_the_output_for_what_the_method_does(classifier: nn.Module, generator: Generator, goal: Goal):
+    x, probabilities = images(6), nn.Sequential(classifier, nn.Softmax(1)).eval()
+    expected = DiffeomorphicCounterfactual(classifier, generator).counterfactual(x, goal=goal)
+    result = DiffeomorphicCounterfactual(probabilities, generator, output="probabilities").counterfactual(x, goal=goal)
+    assert result.statuses() == expected.statuses()
+    torch.testing.assert_close(result.end_scores, expected.end_scores)

@@ -37,7 +37,7 @@ def test_every_form_of_target_means_a_class_for_each(method: DiffeomorphicCounte
     result = method.counterfactual(x, target)
     assert result.reached.all()
     assert method.forward_func(result.counterfactuals).argmax(1).tolist() == each
-    assert torch.equal(result.attributions, method.attribute(x, goal=method.class_goal(torch.tensor(each), 0.99)))
+    assert torch.equal(result.attributions, method.attribute(x, goal=ReachClass(torch.tensor(each))))
 
 
 def per_place(x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def test_a_goal_of_another_number_of_examples_is_refused(
 
 
 def test_a_goal_may_hold_a_tensor_without_dimensions(method: DiffeomorphicCounterfactual):
-    one = method.attribute(images(3), goal=method.class_goal(torch.tensor(1), 0.99))
+    one = method.attribute(images(3), goal=ReachClass(torch.tensor(1)))
     assert torch.equal(one, method.attribute(images(3), target=1))
     value = method.counterfactual(images(3), target=1, goal=AtLeast(torch.tensor(7.0)), internal_batch_size=2)
     assert value.reached.all()
