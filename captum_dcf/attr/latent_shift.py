@@ -23,7 +23,7 @@ from captum_dcf.search.ascent import Problem
 from captum_dcf.search.goal import OutputKind
 from captum_dcf.search.refine import bisect
 from captum_dcf.search.result import Counterfactual, Status
-from captum_dcf.search.step import UnitGradient
+from captum_dcf.search.step import unit
 
 __all__ = ["LatentShift"]
 
@@ -89,7 +89,7 @@ class LatentShift(CounterfactualAttribution):
             losses = query.goal.take(rows).loss(query.predict(problem.image(z)[0], rows))
             gradient[rows, problem.free] = gradient_of(losses.sum(), z)[:, problem.free]
         length = self.step_length or self.generator.typical_length(latents) / STEPS_PER_TYPICAL_LENGTH
-        shifts, _ = UnitGradient(length).step(torch.zeros_like(latents), gradient, {})
+        shifts = -length * unit(gradient)
         return shifts
 
 

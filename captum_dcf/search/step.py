@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Adam", "State", "StepRule", "UnitGradient", "per_example_norm"]
+__all__ = ["Adam", "State", "StepRule", "UnitGradient", "per_example_norm", "unit"]
+
+# How much shorter the steps of each further attempt are.
+SHORTER = 0.7
 
 State = dict[str, Tensor]
 
@@ -29,22 +32,32 @@ class StepRule(ABC):
 class UnitGradient(StepRule):
     r"""A step of fixed length against the gradient: z - ``length`` · ∇ / ‖∇‖, per example.
 
+    A search that has not arrived after ``patience`` steps most often never will: it has left the data. It then begins
+    again where it started, with steps of 0.7 the length, which lead another way.
+
     Args:
         length: Length of a step in latent units, positive.
+        patience: Steps of one attempt; at least 1.
     """
 
     length: float | Tensor
+    patience: int = 100
 
     def __post_init__(self) -> None:
         if not 0 < float(self.length) < float("inf"):
             raise ValueError(f"the length of a step must be positive and finite, received {float(self.length)}")
+        if self.patience < 1:
+            raise ValueError(f"patience must be at least 1 step, received {self.patience}")
+
+    def start(self, z: Tensor) -> State:
+        return {"start": z, "length": torch.ones_like(z[:, :1]) * self.length, "count": torch.zeros_like(z[:, :1])}
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        # Divided by the largest entry first: the squares of very small or large entries leave the finite numbers.
-        largest = gradient.abs().amax(1, keepdim=True)
-        scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
-        norm = per_example_norm(scaled).clamp_min(1.0)
-        return z - self.length * scaled / norm, state
+        count = state["count"] + 1
+        is_over = count > self.patience
+        moved = torch.where(is_over, state["start"], z - state["length"] * unit(gradient))
+        length = torch.where(is_over, SHORTER * state["length"], state["length"])
+        return moved, {"start": state["start"], "length": length, "count": torch.where(is_over, 0, count)}
 
 
 @dataclass(frozen=True)
@@ -89,3 +102,11 @@ class Adam(StepRule):
 def per_example_norm(rows: Tensor) -> Tensor:
     r"""Euclidean length of each row, (N, 1)."""
     return rows.square().sum(1, keepdim=True).sqrt()
+
+
+def unit(gradient: Tensor) -> Tensor:
+    r"""Rows of length one in the direction of the gradient, (N, D); zero where it is."""
+    # Divided by the largest entry first: the squares of very small or large entries leave the finite numbers.
+    largest = gradient.abs().amax(1, keepdim=True)
+    scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
+    return scaled / per_example_norm(scaled).clamp_min(1.0)

@@ -172,7 +172,7 @@ def test_an_example_that_has_ended_is_not_decoded_again():
 def test_a_step_that_overflows_is_halved_until_it_does_not():
     start, rule = at(-0.1), UnitGradient(4.0)
     # The step itself leaves the ball in which decodes are finite, and with it every later one would.
-    stepped, _ = rule.step(start, torch.tensor([[-1.0, 0.0]]), {})
+    stepped, _ = rule.step(start, torch.tensor([[-1.0, 0.0]]), rule.start(start))
     assert not overflowing(stepped).isfinite().any()
     decode = Counting(overflowing)
     result = run(start, decode=decode, rule=rule)
@@ -231,8 +231,8 @@ class Tiring(StepRule):
         return {"length": torch.ones(len(z))}
 
     def step(self, z: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        moved, _ = UnitGradient(1.0).step(torch.zeros_like(z), gradient, {})
-        return z + state["length"][:, None] * moved, {"length": state["length"] / 2}
+        direction = gradient / gradient.norm(dim=1, keepdim=True)
+        return z - state["length"][:, None] * direction, {"length": state["length"] / 2}
 
 
 def test_a_rule_may_remember_one_number_per_example():

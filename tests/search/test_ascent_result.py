@@ -222,3 +222,17 @@ def test_a_goal_that_does_not_fit_the_output_is_refused_before_the_search():
     with pytest.raises(ValueError, match="class 2 is out of range"):
         run(at(-1.0), decode=decode, goal=ReachClass(2))
     assert decode.examples == 0
+
+
+# Another attempt
+
+
+def test_a_search_that_goes_round_in_circles_begins_again_with_shorter_steps():
+    # From 0 to 0.5, back to 0, and so on; with steps of 0.35 it arrives at once.
+    goal, rule = Near(0.35, tolerance=0.01), UnitGradient(0.5, patience=5)
+    impatient = run(at(0.0), predict=lambda points, rows: points[:, 0], goal=goal, rule=rule)
+    assert impatient.statuses() == [Status.FOUND]
+    assert impatient.steps.tolist() == [7]
+    torch.testing.assert_close(impatient.counterfactuals, at(0.35))
+    patient = run(at(0.0), predict=lambda points, rows: points[:, 0], goal=goal, rule=UnitGradient(0.5, patience=99))
+    assert patient.statuses() == [Status.BEST_EFFORT]

@@ -13,7 +13,7 @@ from captum_dcf.search import Adam, StepRule, UnitGradient
 def test_a_unit_step_has_its_length_whatever_the_size_of_the_gradient(size: float):
     direction = torch.randn(5, 100).sign() * torch.linspace(0.3, 1, 100)
     z = torch.zeros(5, 100)
-    moved, _ = UnitGradient(0.7).step(z, direction * size, {})
+    moved, _ = UnitGradient(0.7).step(z, direction * size, UnitGradient(0.7).start(z))
     torch.testing.assert_close(moved.norm(dim=1), torch.full((5,), 0.7))
     # The smallest of these is stored with few digits, so its direction is only nearly that of the others.
     torch.testing.assert_close(moved, -0.7 * direction / direction.norm(dim=1, keepdim=True), rtol=2e-4, atol=2e-5)
@@ -21,10 +21,18 @@ def test_a_unit_step_has_its_length_whatever_the_size_of_the_gradient(size: floa
 
 def test_a_unit_step_by_hand():
     z, gradient = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[3.0, -4.0], [0.0, 0.0]])
-    moved, state = UnitGradient(10.0).step(z, gradient, {})
+    moved, _ = UnitGradient(10.0).step(z, gradient, UnitGradient(10.0).start(z))
     torch.testing.assert_close(moved, torch.tensor([[-5.0, 9.0], [0.0, 0.0]]))
-    assert state == {}
     assert z.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+def test_when_patience_is_over_a_unit_step_leads_back_to_the_start_and_later_ones_are_shorter():
+    rule, z, right = UnitGradient(1.0, patience=2), torch.zeros(1, 2), torch.tensor([[-3.0, 0.0]])
+    state, way = rule.start(z), []
+    for _ in range(7):
+        z, state = rule.step(z, right, state)
+        way.append(z[0, 0].item())
+    assert way == pytest.approx([1, 2, 0, 0.7, 1.4, 0, 0.49])
 
 
 def test_adam_walks_each_row_as_torch_does():
@@ -76,6 +84,7 @@ def test_adam_in_half_precision_steps_as_in_single(dtype: torch.dtype):
         (lambda: Adam(0.1, betas=(1.0, 0.9)), r"betas must lie in \[0, 1\)"),
         (lambda: Adam(0.1, eps=-1.0), "eps must be 0 or more"),
         (lambda: UnitGradient(float("inf")), "positive and finite"),
+        (lambda: UnitGradient(1.0, patience=0), "patience must be at least 1"),
     ],
 )
 def test_settings_that_cannot_step(make: Callable[[], StepRule], says: str):
