@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._outcome import begin_in_pixels, clamp, finite_rows, judge, keep_better, refuse, searching_rows
+from captum_dcf.attr._random import random_state_kept
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import Goal, LeaveClass, OutputKind, ReachClass
@@ -86,7 +87,7 @@ class PerturbationCounterfactual(CounterfactualAttribution):
         known = inspect.signature(self.perturbation.perturb).parameters
         arguments = {**self._arguments_of(goal, len(inputs), inputs.device), **self.arguments}
         arguments = {name: value for name, value in arguments.items() if name in known or name in self.arguments}
-        with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+        with random_state_kept(inputs.device):
             images = self.perturbation.perturb(inputs.clone(), **arguments)
         if not isinstance(images, Tensor) or images.shape != inputs.shape:
             received = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.attr import CounterfactualWarning
+from captum_dcf.attr._random import random_state_kept
 from captum_dcf.benchmark.examples import Batch, read
 from captum_dcf.benchmark.memory import peak_mib, reset_peak
 from captum_dcf.benchmark.plan import ERROR, Case, Measure, Method, NotApplicable, Plan, SaliencyMap
@@ -177,7 +178,7 @@ def _error_row(plan: Plan, method: Method, number: int, label: int | None, error
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """A block whose random numbers are those of the shard, whichever process does it; the caller's are put back."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with random_state_kept(device):
         torch.manual_seed(seed)
         yield
 

@@ -19,6 +19,7 @@ from captum.attr import (
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
+from captum_dcf.attr._random import random_state_kept
 from captum_dcf.benchmark.plan import Case, Measure, Method, SaliencyMap
 from captum_dcf.metrics import deletion, insertion
 
@@ -105,7 +106,7 @@ def infidelity_measure(model: nn.Module, noise: float = 0.2, samples: int = 20) 
             ).detach()
 
         # The same noise for both.
-        with torch.random.fork_rng(devices=[case.inputs.device] if case.inputs.is_cuda else []):
+        with random_state_kept(case.inputs.device):
             by_nothing = unexplained(torch.zeros_like(case.inputs), False)
         return unexplained(case.attributions, True) / by_nothing
 

@@ -32,12 +32,12 @@ class StepRule(ABC):
 class UnitGradient(StepRule):
     r"""A step of fixed length against the gradient: z - ``length`` · ∇ / ‖∇‖, per example.
 
-    A search that has not arrived after ``patience`` steps most often never will: it has left the data. It then begins
-    again where it started, with steps of 0.7 the length, which lead another way.
+    A search that ``patience`` steps have not taken further than half as many can reach goes in circles and hardly ever
+    arrives. It begins again where it started, with steps of 0.7 the length, which lead another way.
 
     Args:
         length: Length of a step in latent units, positive.
-        patience: Steps of one attempt; at least 1.
+        patience: Steps after which this is looked at, at least 1.
     """
 
     length: float | Tensor
@@ -50,14 +50,18 @@ class UnitGradient(StepRule):
             raise ValueError(f"patience must be at least 1 step, received {self.patience}")
 
     def start(self, z: Tensor) -> State:
-        return {"start": z, "length": torch.ones_like(z[:, :1]) * self.length, "count": torch.zeros_like(z[:, :1])}
+        count = torch.zeros_like(z[:, :1])
+        return {"start": z, "here": z, "length": count + self.length, "count": count}
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        count = state["count"] + 1
-        is_over = count > self.patience
-        moved = torch.where(is_over, state["start"], z - state["length"] * unit(gradient))
-        length = torch.where(is_over, SHORTER * state["length"], state["length"])
-        return moved, {"start": state["start"], "length": length, "count": torch.where(is_over, 0, count)}
+        start, here, count = state["start"], state["here"], state["count"]
+        is_due = count == self.patience
+        in_circles = is_due & (per_example_norm(z - here) < self.patience * state["length"] / 2)
+        length = torch.where(in_circles, SHORTER * state["length"], state["length"])
+        goes_back = in_circles & (z != start).any(1, keepdim=True)
+        moved = torch.where(goes_back, start, z - length * unit(gradient))
+        here = torch.where(in_circles, start, torch.where(is_due, z, here))
+        return moved, {"start": start, "here": here, "length": length, "count": torch.where(is_due, 0, count + 1)}
 
 
 @dataclass(frozen=True)

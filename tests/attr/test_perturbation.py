@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from toys import images
 
 from captum_dcf import AtLeast, Generator, LeaveClass, PerturbationCounterfactual, Status
+from captum_dcf.attr._random import random_state_kept
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 
@@ -104,3 +105,12 @@ def test_what_the_adapter_cannot_do_is_refused(classifier: nn.Module, generator:
         PerturbationCounterfactual(classifier, generator, lambda x: x)
     with pytest.raises(ValueError, match=r"must give images of shape \(2, 1, 4, 4\), received \(2, 1, 4, 2\)"):
         PerturbationCounterfactual(classifier, generator, Cropping()).counterfactual(images(2), target=1)
+
+
+def test_the_random_state_of_mps_is_put_back_too(monkeypatch: pytest.MonkeyPatch):
+    put_back: list[Tensor] = []
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor([7], dtype=torch.uint8))
+    monkeypatch.setattr(torch.mps, "set_rng_state", put_back.append)
+    with pytest.raises(ZeroDivisionError), random_state_kept(torch.device("mps")):
+        1 / 0  # noqa: B018
+    assert [state.tolist() for state in put_back] == [[7]]

@@ -26,13 +26,27 @@ def test_a_unit_step_by_hand():
     assert z.tolist() == [[1.0, 1.0], [0.0, 0.0]]
 
 
-def test_when_patience_is_over_a_unit_step_leads_back_to_the_start_and_later_ones_are_shorter():
-    rule, z, right = UnitGradient(1.0, patience=2), torch.zeros(1, 2), torch.tensor([[-3.0, 0.0]])
-    state, way = rule.start(z), []
-    for _ in range(7):
-        z, state = rule.step(z, right, state)
+def walk(rule: UnitGradient, signs: list[int]) -> list[float]:
+    """Where the steps lead along a line, from 0."""
+    z, way = torch.zeros(1, 2), []
+    state = rule.start(z)
+    for sign in signs:
+        z, state = rule.step(z, torch.tensor([[-3.0 * sign, 0.0]]), state)
         way.append(z[0, 0].item())
-    assert way == pytest.approx([1, 2, 0, 0.7, 1.4, 0, 0.49])
+    return way
+
+
+def test_unit_steps_in_circles_lead_back_to_the_start_and_are_shorter_then():
+    right_and_left = [1, -1, 1, 1, 1, -1, 1, 1, 1]
+    assert walk(UnitGradient(1.0, patience=3), right_and_left) == pytest.approx([1, 0, 1, 0, 0.7, 0, 0.7, 0, 0.49])
+
+
+def test_unit_steps_in_circles_that_are_at_the_start_become_shorter_at_once():
+    assert walk(UnitGradient(1.0, patience=2), [1, -1, 1, 1]) == pytest.approx([1, 0, 0.7, 1.4])
+
+
+def test_unit_steps_that_get_on_are_left_alone():
+    assert walk(UnitGradient(1.0, patience=2), [1] * 7) == pytest.approx([1, 2, 3, 4, 5, 6, 7])
 
 
 def test_adam_walks_each_row_as_torch_does():
