@@ -17,6 +17,8 @@ BatchSize = int | Literal["auto"] | None
 # "auto" begins with so many examples and doubles as long as the decodes per second rise by this factor.
 FIRST_SIZE = 16
 LEAST_GAIN = 1.05
+# What torch says without a class for it: MPS, the CPU, the CPU on Linux.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def check_batch_size(size: Any) -> None:
@@ -46,10 +48,6 @@ def search_in_batches(
         return _search_growing(examples, search)
     size = size or examples
     return [search(start, min(start + size, examples)) for start in range(0, examples, size)]
-
-
-# What torch says without a class for it: MPS, the CPU, the CPU on Linux.
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def is_out_of_memory(error: Exception) -> bool:

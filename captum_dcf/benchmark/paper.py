@@ -20,15 +20,15 @@ SVM, NETWORK = "SVM says target", "second network says target"
 
 # Mean and deviation, section 4 of the paper; it has them for 4 -> 9 alone.
 PUBLISHED = {
-    ("IM1", ORIGINALS): "2.250 ± 0.711",
-    ("IM1", PIXELS): "1.603 ± 0.317",
-    ("IM1", PAPER): "1.056 ± 0.233",
+    (IM1, ORIGINALS): "2.250 ± 0.711",
+    (IM1, PIXELS): "1.603 ± 0.317",
+    (IM1, PAPER): "1.056 ± 0.233",
     ("L2 in X to source", PIXELS): "2.54 ± 0.61",
     ("L2 in X to source", PAPER): "4.82 ± 1.20",
     ("L2 in X to source class", PIXELS): "8.77 ± 1.25",
     ("L2 in X to source class", PAPER): "9.27 ± 1.32",
-    ("L2 in Z to source", PIXELS): "41.86 ± 2.00",
-    ("L2 in Z to source", PAPER): "35.26 ± 4.68",
+    (IN_Z, PIXELS): "41.86 ± 2.00",
+    (IN_Z, PAPER): "35.26 ± 4.68",
     ("L2 in Z to source class", PIXELS): "42.12 ± 0.74",
     ("L2 in Z to source class", PAPER): "39.91 ± 1.61",
 }
