@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
-from captum_dcf.search.ascent import Problem
+from captum_dcf.search.problem import Problem
 from captum_dcf.search.result import Counterfactual, Status
 
 __all__ = [

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.generators.base import Generator
-from captum_dcf.search.ascent import Problem, ascend
+from captum_dcf.search.ascent import ascend
 from captum_dcf.search.goal import OutputKind
+from captum_dcf.search.problem import Problem
 from captum_dcf.search.result import Counterfactual
 from captum_dcf.search.step import StepRule, UnitGradient
 

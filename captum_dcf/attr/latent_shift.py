@@ -19,8 +19,8 @@ from captum_dcf.attr._outcome import (
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.attr.diffeomorphic import STEPS_PER_TYPICAL_LENGTH
 from captum_dcf.generators.base import Generator
-from captum_dcf.search.ascent import Problem
 from captum_dcf.search.goal import OutputKind
+from captum_dcf.search.problem import Problem
 from captum_dcf.search.refine import bisect
 from captum_dcf.search.result import Counterfactual, Status
 from captum_dcf.search.step import unit

@@ -12,8 +12,8 @@ from torch import Tensor
 from captum_dcf.attr._outcome import begin_in_latents, judge, keep_better, latent_problem, refuse, searching_rows
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.generators.base import Generator
-from captum_dcf.search.ascent import Problem
 from captum_dcf.search.goal import OutputKind
+from captum_dcf.search.problem import Problem
 from captum_dcf.search.result import Counterfactual, Status
 from captum_dcf.search.step import per_example_norm
 

@@ -8,52 +8,22 @@ knows of Captum, of flows or of pictures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from captum_dcf.search.goal import Goal
+from captum_dcf.search.problem import Problem, finite_rows
 from captum_dcf.search.refine import bisect
 from captum_dcf.search.result import Counterfactual, Status
 from captum_dcf.search.step import State, StepRule
 
-__all__ = ["Problem", "ascend"]
+__all__ = ["ascend"]
 
 # Halved so often, a step is a millionth of what it was.
 MOST_HALVINGS = 20
 UNDECIDED = -1
-# Share of the data range within which a pixel counts as being at its bound, a fortieth of one of 256 grey levels.
-AT_BOUND = 1e-4
-
-
-@dataclass(frozen=True)
-class Problem:
-    r"""What is searched.
-
-    Attributes:
-        decode: Latents (n, D) to images (n, ...).
-        predict: Images and the rows of the batch they belong to, (n,), to model outputs (n, ...).
-        goal: What the output has to become; of the whole batch.
-        free: The slice of latent coordinates that may move.
-        data_range: Images are clamped to it before the model sees them, and pixels within 1e-4 of its width are put on
-            the bound; None for no bounds.
-    """
-
-    decode: Callable[[Tensor], Tensor]
-    predict: Callable[[Tensor, Tensor], Tensor]
-    goal: Goal
-    free: slice = field(default_factory=lambda: slice(None))
-    data_range: tuple[float, float] | None = None
-
-    def image(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The images of latents as the model will see them, and whether each decode was finite, (n,)."""
-        decoded = self.decode(latents)
-        finite = _finite_rows(decoded)
-        if self.data_range is not None:
-            decoded = _StraightThroughClamp.apply(decoded, *self.data_range)
-        return decoded, finite
 
 
 @dataclass(frozen=True)
@@ -100,8 +70,8 @@ def ascend(
     r"""Searches counterfactuals of a batch by gradient steps in latent space (Dombrowski et al., 2024, algorithm 1).
 
     A step whose decode, output or gradient is not finite, or that ends where the gradient is exactly zero (far out,
-    where decoders saturate), is taken back and halved, for that example alone. A step that makes things worse is not: a
-    monotone search gets trapped.
+    where decoders saturate), is taken back and halved, for that example alone; one caught there begins again as its
+    rule says. A step that makes things worse is not taken back: a monotone search gets trapped.
 
     Args:
         inputs: x, (N, ...).
@@ -155,7 +125,7 @@ def _judge(trials: _Trials, problem: Problem) -> _Judgement:
         output = problem.predict(images, trials.rows)
         losses = goal.loss(output)
     with torch.no_grad():
-        finite = finite & _finite_rows(output)
+        finite = finite & finite_rows(output)
         reached = finite & goal.reached(output)
         scores = goal.score(output)
     unfinished = finite & ~reached
@@ -214,15 +184,22 @@ def _move(result: Counterfactual, trials: _Trials, judged: _Judgement, rule: Ste
     stepped, state = rule.step(trials.latents, judged.gradient, trials.state)
     half_way = trials.origins + (trials.latents - trials.origins) / 2
     latents = torch.where(usable[:, None], stepped, half_way)
-    state = {name: torch.where(_like(usable, value), value, trials.state[name]) for name, value in state.items()}
+    state = _choose(usable, state, trials.state)
     origins = torch.where(usable[:, None], trials.latents, trials.origins)
     halvings = torch.where(usable, 0, trials.halvings + 1)
-    stuck = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)
-    moved = _Trials(trials.rows, latents, origins, state, halvings)
-    finite = judged.finite & _finite_rows(judged.gradient)
+    caught = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)
+    began, fresh = rule.again(origins, state)
+    stuck = caught & (began == origins).all(1)
+    latents = torch.where(caught[:, None], began, latents)
+    moved = _Trials(trials.rows, latents, origins, _choose(caught, fresh, state), torch.where(caught, 0, halvings))
+    finite = judged.finite & finite_rows(judged.gradient)
     result.status[trials.rows[stuck & finite]] = Status.STALLED
     result.status[trials.rows[stuck & ~finite]] = Status.NOT_FINITE
     return moved.take(~stuck), judged.take(~stuck)
+
+
+def _choose(who: Tensor, state: State, other: State) -> State:
+    return {name: torch.where(_like(who, value), value, other[name]) for name, value in state.items()}
 
 
 def _keep_best(result: Counterfactual, trials: _Trials, judged: _Judgement) -> None:
@@ -256,26 +233,5 @@ def _refine(result: Counterfactual, last_origins: Tensor, problem: Problem) -> N
     result.end_latents[rows], result.counterfactuals[rows], result.end_scores[rows] = latents, images, scores
 
 
-def _finite_rows(values: Tensor) -> Tensor:
-    return values.isfinite() if values.ndim == 1 else values.isfinite().flatten(1).all(1)
-
-
 def _like(mask: Tensor, images: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (images.ndim - 1))
-
-
-class _StraightThroughClamp(torch.autograd.Function):
-    # A pixel at a bound keeps its gradient: whether rounding left it just inside or just outside must not matter. For
-    # the same reason one that is almost at a bound is put there. An even background otherwise carries rounding noise,
-    # and which of its pixels wins a max-pool, hence the gradient, would depend on the size of the batch.
-
-    @staticmethod
-    def forward(ctx: Any, decoded: Tensor, low: float, high: float) -> Tensor:
-        margin = AT_BOUND * (high - low)
-        inside = decoded.clamp(low, high)
-        inside = torch.where(inside < low + margin, low, inside)
-        return torch.where(inside > high - margin, high, inside)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient, None, None

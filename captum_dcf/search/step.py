@@ -10,8 +10,9 @@ from torch import Tensor
 
 __all__ = ["Adam", "State", "StepRule", "UnitGradient", "per_example_norm", "unit"]
 
-# How much shorter the steps of each further attempt are.
+# How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7
+SHORTEST = 0.1
 
 State = dict[str, Tensor]
 
@@ -27,13 +28,21 @@ class StepRule(ABC):
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         r"""The next latents (N, D) and memory, given the gradient of the loss, (N, D). Changes neither argument."""
 
+    def again(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        r"""Where searches that cannot go on from ``z`` go instead, and with what memory.
+
+        Those that are sent nowhere else end: by default all of them.
+        """
+        return z, state
+
 
 @dataclass(frozen=True)
 class UnitGradient(StepRule):
     r"""A step of fixed length against the gradient: z - ``length`` · ∇ / ‖∇‖, per example.
 
     A search that ``patience`` steps have not taken further than half as many can reach goes in circles and hardly ever
-    arrives. It begins again where it started, with steps of 0.7 the length, which lead another way.
+    arrives. Like one that is caught where no step leads on, it begins again where it started, with steps of 0.7 the
+    length, which lead another way, until they are shorter than a tenth of ``length``.
 
     Args:
         length: Length of a step in latent units, positive.
@@ -54,14 +63,23 @@ class UnitGradient(StepRule):
         return {"start": z, "here": z, "length": count + self.length, "count": count}
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        start, here, count = state["start"], state["here"], state["count"]
+        here, count = state["here"], state["count"]
         is_due = count == self.patience
         in_circles = is_due & (per_example_norm(z - here) < self.patience * state["length"] / 2)
-        length = torch.where(in_circles, SHORTER * state["length"], state["length"])
-        goes_back = in_circles & (z != start).any(1, keepdim=True)
-        moved = torch.where(goes_back, start, z - length * unit(gradient))
-        here = torch.where(in_circles, start, torch.where(is_due, z, here))
-        return moved, {"start": start, "here": here, "length": length, "count": torch.where(is_due, 0, count + 1)}
+        began, fresh = self.again(z, state)
+        length = torch.where(in_circles, fresh["length"], state["length"])
+        goes_back = in_circles & (began != z).any(1, keepdim=True)
+        moved = torch.where(goes_back, began, z - length * unit(gradient))
+        here = torch.where(in_circles, fresh["here"], torch.where(is_due, z, here))
+        count = torch.where(is_due, 0, count + 1)
+        return moved, {"start": state["start"], "here": here, "length": length, "count": count}
+
+    def again(self, z: Tensor, state: State) -> tuple[Tensor, State]:
+        length = SHORTER * state["length"]
+        is_worth_it = length > self.length * SHORTEST
+        start = torch.where(is_worth_it, state["start"], z)
+        length = torch.where(is_worth_it, length, state["length"])
+        return start, {"start": state["start"], "here": start, "length": length, "count": torch.zeros_like(length)}
 
 
 @dataclass(frozen=True)

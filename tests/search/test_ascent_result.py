@@ -227,6 +227,36 @@ def test_a_goal_that_does_not_fit_the_output_is_refused_before_the_search():
 # Another attempt
 
 
+class OneAttempt(UnitGradient):
+    def again(self, z: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return z, state
+
+
+def test_a_search_that_is_caught_begins_again_with_shorter_steps():
+    # A wall with one hole. Steps of ½ end at its foot, and halves of ½ miss the hole; steps of 0.35 come through it.
+    def wall(points: Tensor) -> Tensor:
+        x = points[:, :1]
+        return torch.where((x > 0) & (x < 0.3) | (x > 0.4) & (x < 0.55), torch.full_like(points, -2.0), points)
+
+    both = at(-1.0, -9.0)
+    assert run(both[:1], decode=wall, rule=OneAttempt(0.5)).statuses() == [Status.STALLED]
+    result = run(both, decode=wall, rule=UnitGradient(0.5), keep_path=True)
+    assert result.statuses() == [Status.FOUND, Status.BEST_EFFORT]
+    tried = result.path[:, 0, 0].tolist()
+    again = tried.index(-1.0, 1)
+    assert tried[again + 1] == pytest.approx(-0.65)
+    assert result.end_latents[0, 0] > 0.55
+    alone = run(both[:1], decode=wall, rule=UnitGradient(0.5))
+    assert torch.equal(alone.counterfactuals[0], result.counterfactuals[0])
+    assert alone.steps[0] == result.steps[0]
+
+
+def test_a_search_that_is_always_caught_ends():
+    result = run(at(-1.0), decode=lambda z: torch.where(z[:, :1] > 0, torch.inf, z), max_steps=5000)
+    assert result.statuses() == [Status.NOT_FINITE]
+    assert result.steps.item() < 2000
+
+
 def test_a_search_that_goes_round_in_circles_begins_again_with_shorter_steps():
     # From 0 to 0.5, back to 0, and so on; with steps of 0.35 it arrives at once.
     goal, rule = Near(0.35, tolerance=0.01), UnitGradient(0.5, patience=5)

@@ -49,6 +49,25 @@ def test_unit_steps_that_get_on_are_left_alone():
     assert walk(UnitGradient(1.0, patience=2), [1] * 7) == pytest.approx([1, 2, 3, 4, 5, 6, 7])
 
 
+def test_unit_steps_that_are_caught_begin_again_with_shorter_ones_seven_times():
+    rule, start, caught = UnitGradient(2.0), torch.zeros(1, 2), torch.ones(1, 2)
+    state = rule.start(start)
+    lengths = []
+    while not torch.equal((begun := rule.again(caught, state))[0], caught):
+        lengths.append(begun[1]["length"].item())
+        assert torch.equal(begun[0], start)
+        state = begun[1]
+    assert lengths == pytest.approx([2.0 * 0.7**attempt for attempt in range(1, 7)])
+
+
+def test_a_rule_that_says_nothing_of_other_attempts_makes_none():
+    z = torch.randn(2, 3)
+    state = Adam(0.1).start(z)
+    stays, remembers = Adam(0.1).again(z, state)
+    assert stays is z
+    assert remembers is state
+
+
 def test_adam_walks_each_row_as_torch_does():
     start = torch.randn(3, 4, dtype=torch.float64)
     gradients = torch.randn(6, 3, 4, dtype=torch.float64) * torch.logspace(-8, 2, 6, dtype=torch.float64).view(6, 1, 1)
