@@ -37,6 +37,8 @@ class _Trials:
     halvings: Tensor
 
     def take(self, keep: Tensor) -> _Trials:
+        if keep.all():
+            return self
         state = {name: value[keep] for name, value in self.state.items()}
         return _Trials(self.rows[keep], self.latents[keep], self.origins[keep], state, self.halvings[keep])
 
@@ -54,6 +56,8 @@ class _Judgement:
     usable: Tensor  # not there yet, and a step can be taken from here: all is finite and there is a gradient
 
     def take(self, keep: Tensor) -> _Judgement:
+        if keep.all():
+            return self
         return _Judgement(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
 
 
@@ -179,7 +183,7 @@ def _leave(
 
 
 def _move(result: Counterfactual, trials: _Trials, judged: _Judgement, rule: StepRule) -> tuple[_Trials, _Judgement]:
-    """Steps from where a step can be taken, goes half-way back from where not; ends those that cannot move."""
+    """Steps from where a step can be taken, goes half-way back from where not."""
     usable = judged.usable
     stepped, state = rule.step(trials.latents, judged.gradient, trials.state)
     half_way = trials.origins + (trials.latents - trials.origins) / 2
@@ -187,15 +191,27 @@ def _move(result: Counterfactual, trials: _Trials, judged: _Judgement, rule: Ste
     state = _choose(usable, state, trials.state)
     origins = torch.where(usable[:, None], trials.latents, trials.origins)
     halvings = torch.where(usable, 0, trials.halvings + 1)
+    moved = _Trials(trials.rows, latents, origins, state, halvings)
     caught = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)
-    began, fresh = rule.again(origins, state)
-    stuck = caught & (began == origins).all(1)
-    latents = torch.where(caught[:, None], began, latents)
-    moved = _Trials(trials.rows, latents, origins, _choose(caught, fresh, state), torch.where(caught, 0, halvings))
+    return _begin_again(result, moved, judged, caught, rule) if caught.any() else (moved, judged)
+
+
+def _begin_again(
+    result: Counterfactual, trials: _Trials, judged: _Judgement, caught: Tensor, rule: StepRule
+) -> tuple[_Trials, _Judgement]:
+    """Sends those that are caught to where their rule lets them begin again; ends those that it leaves there."""
+    latents, state = rule.again(trials.origins, trials.state)
+    stuck = caught & (latents == trials.origins).all(1)
     finite = judged.finite & finite_rows(judged.gradient)
     result.status[trials.rows[stuck & finite]] = Status.STALLED
     result.status[trials.rows[stuck & ~finite]] = Status.NOT_FINITE
-    return moved.take(~stuck), judged.take(~stuck)
+    sent = replace(
+        trials,
+        latents=torch.where(caught[:, None], latents, trials.latents),
+        state=_choose(caught, state, trials.state),
+        halvings=torch.where(caught, 0, trials.halvings),
+    )
+    return sent.take(~stuck), judged.take(~stuck)
 
 
 def _choose(who: Tensor, state: State, other: State) -> State:
