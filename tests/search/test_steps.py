@@ -49,7 +49,7 @@ def test_unit_steps_that_get_on_are_left_alone():
     assert walk(UnitGradient(1.0, patience=2), [1] * 7) == pytest.approx([1, 2, 3, 4, 5, 6, 7])
 
 
-def test_unit_steps_that_are_caught_begin_again_with_shorter_ones_seven_times():
+def test_unit_steps_that_are_caught_begin_again_with_shorter_ones_six_times():
     rule, start, caught = UnitGradient(2.0), torch.zeros(1, 2), torch.ones(1, 2)
     state = rule.start(start)
     lengths = []
