@@ -23,7 +23,7 @@ __all__ = ["Comparison", "compare", "explain_files", "run_demo", "table"]
 PIXELS, PAPER, DEFAULT = "in X: Adam 1e-2", "in Z: Adam 0.05 (paper)", "in Z: unit gradient (default)"
 TARGET = 9
 SHOWN = 4
-# The demo is to take less than a minute. Steps in pixels are cheap; with the paper's Adam one digit in five needs more
+# The demo is to take less than a minute. Steps in pixels are cheap; with the paper's Adam three digits in ten need more
 # than these, see `captum-dcf reproduce mnist`.
 MAX_STEPS = {PIXELS: 1000, PAPER: 100, DEFAULT: 300}
 

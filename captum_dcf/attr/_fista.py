@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_dcf.attr._outcome import clamp, finite_rows
+from captum_dcf.attr._outcome import clamp
 from captum_dcf.search.result import Status
+from captum_dcf.search.rows import finite_rows
 
 __all__ = ["elastic_net", "fista", "soft_threshold"]
 

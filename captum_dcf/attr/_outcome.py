@@ -13,13 +13,12 @@ from torch import Tensor
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.search.problem import Problem
 from captum_dcf.search.result import Counterfactual, Status
+from captum_dcf.search.rows import finite_rows, like
 
 __all__ = [
     "begin_in_latents",
     "begin_in_pixels",
     "clamp",
-    "finite_rows",
-    "gradient_of",
     "judge",
     "keep_better",
     "latent_problem",
@@ -69,7 +68,7 @@ def begin_in_latents(query: Query, latents: Tensor, problem: Problem) -> Counter
     keeps_input = already | ~finite
     return Counterfactual(
         inputs=query.inputs,
-        counterfactuals=torch.where(_like(keeps_input, images), query.inputs, images),
+        counterfactuals=torch.where(like(keeps_input, images), query.inputs, images),
         reconstructions=images,
         start_latents=latents,
         end_latents=latents.clone(),
@@ -145,27 +144,6 @@ def keep_better(
         result.end_latents[rows] = latents[better]
 
 
-def gradient_of(loss: Tensor, images_or_latents: Tensor) -> Tensor:
-    r"""The gradient of one number.
-
-    Raises:
-        ValueError: It does not depend on them.
-    """
-    # Where trainable parameters are in the graph a loss requires gradients whether or not it depends on the inputs.
-    gradient = torch.autograd.grad(loss, images_or_latents, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        raise ValueError(
-            "the output of forward_func does not depend differentiably on its input: "
-            "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
-        )
-    return gradient
-
-
-def finite_rows(values: Tensor) -> Tensor:
-    r"""Whether all values of each example are finite, (N,)."""
-    return values.isfinite().reshape(len(values), -1).all(1)
-
-
 def clamp(images: Tensor, data_range: tuple[float, float] | None) -> Tensor:
     r"""Images within the data range; as they are where there is none."""
     return images if data_range is None else images.clamp(*data_range)
@@ -179,7 +157,3 @@ def _ask_inputs(query: Query) -> tuple[Tensor, Tensor]:
 
 def _everyone(query: Query) -> Tensor:
     return torch.arange(len(query.inputs), device=query.inputs.device)
-
-
-def _like(mask: Tensor, images: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (images.ndim - 1))

@@ -13,8 +13,6 @@ from captum_dcf.attr._checks import check_modules, frozen_parameters
 from captum_dcf.attr._fista import elastic_net, fista
 from captum_dcf.attr._outcome import (
     begin_in_pixels,
-    finite_rows,
-    gradient_of,
     judge,
     keep_better,
     refuse,
@@ -23,7 +21,9 @@ from captum_dcf.attr._outcome import (
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import Goal, LeaveClass, OutputKind, ReachClass
+from captum_dcf.search.problem import gradient_of
 from captum_dcf.search.result import Counterfactual, Status
+from captum_dcf.search.rows import finite_rows
 
 __all__ = ["ContrastiveCounterfactual", "class_probabilities"]
 

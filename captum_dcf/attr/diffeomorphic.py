@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from captum_dcf.attr._outcome import latent_problem
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.ascent import ascend
 from captum_dcf.search.goal import OutputKind
-from captum_dcf.search.problem import Problem
 from captum_dcf.search.result import Counterfactual
 from captum_dcf.search.step import StepRule, UnitGradient
 
@@ -69,14 +69,7 @@ class DiffeomorphicCounterfactual(CounterfactualAttribution):
     def search(self, query: Query) -> Counterfactual:
         r"""The batched ascent, see :func:`captum_dcf.search.ascend`."""
         latents = self.encode(query.inputs)
-        image_shape = query.inputs.shape[1:]
-        problem = Problem(
-            decode=lambda z: self.decode(z, image_shape),
-            predict=query.predict,
-            goal=query.goal,
-            free=self.generator.free,
-            data_range=self.generator.data_range,
-        )
+        problem = latent_problem(self, query)
         rule = self.step_rule or UnitGradient(self.generator.typical_length(latents) / STEPS_PER_TYPICAL_LENGTH)
         return ascend(
             query.inputs, latents, problem, rule, query.max_steps, query.refine, query.keep_path, query.on_round

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from captum_dcf.attr._outcome import (
     begin_in_latents,
-    gradient_of,
     judge,
     keep_better,
     latent_problem,
@@ -20,7 +19,7 @@ from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.attr.diffeomorphic import STEPS_PER_TYPICAL_LENGTH
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import OutputKind
-from captum_dcf.search.problem import Problem
+from captum_dcf.search.problem import Problem, gradient_of
 from captum_dcf.search.refine import bisect
 from captum_dcf.search.result import Counterfactual, Status
 from captum_dcf.search.step import unit

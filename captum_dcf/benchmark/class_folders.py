@@ -2,7 +2,7 @@ r"""Image files in a folder per class, read one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -26,8 +26,11 @@ class ClassFolders(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, folder: str | Path, image_shape: Sequence[int]) -> None:
         self.image_shape = tuple(image_shape)
-        classes = [path for path in sorted(Path(folder).glob("*")) if path.name.isdigit()]
-        self.files = [file for path in classes for file in sorted(path.iterdir()) if file.is_file()]
+        classes = [path for path in sorted(Path(folder).glob("*")) if path.is_dir() and path.name.isdigit()]
+        # File managers leave hidden files of their own.
+        self.files = [
+            file for path in classes for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."
+        ]
         if not self.files:
             raise FileNotFoundError(f"no images in {str(folder)!r}: expected files in sub-folders such as {folder}/4")
 
@@ -37,6 +40,3 @@ class ClassFolders(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path = self.files[index]
         return read_images([path], self.image_shape)[0], int(path.parent.name)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return (self[index] for index in range(len(self)))

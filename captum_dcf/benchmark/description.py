@@ -58,6 +58,8 @@ def read_plan(
     where = local_device(device)
     check_device(where)
     weights = folder / described["weights"] if "weights" in described else zoo.store.SHIPPED
+    if not weights.is_dir():
+        raise FileNotFoundError(f"{name}: there is no folder of weights {str(weights)!r}")
     load = cache(partial(_load, weights, where))
     generators = {name: as_generator(name, load(name)) for name in described["generators"]}
     dataset, reference, source = _data(described, folder, root, weights)
@@ -135,6 +137,8 @@ def _check(described: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{name} does not say {', '.join(absent)}")
     if not isinstance(described["generators"], list):
         raise ValueError(f"{name}: generators must be a list of names, received {described['generators']!r}")
+    if not isinstance(described.get("title", ""), str):
+        raise ValueError(f"{name}: the title must be a string, received {described['title']!r}")
     if not isinstance(described["confidences"], list) or not described["confidences"]:
         raise ValueError(f"{name}: confidences must be a list of at least one Λ, received {described['confidences']!r}")
     for part in ("data", "methods", "measures"):
@@ -207,6 +211,8 @@ def _data(
 def _mnist(source: int | None, root: str | Path | None) -> tuple[Dataset[Any], Reference, str]:
     images, labels = mnist_sample() if root is None else mnist(root, train=False)
     if source is not None:
+        if type(source) is not int or not 0 <= source <= 9:
+            raise ValueError(f"source must be a class of MNIST, from 0 to 9, received {source!r}")
         images, labels = images[labels == source], labels[labels == source]
 
     @cache
@@ -223,5 +229,6 @@ def _mnist(source: int | None, root: str | Path | None) -> tuple[Dataset[Any], R
 def _whole(folder: Path, name: str | None, image_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     if name is None:
         raise ValueError('a method or a measure needs real images to compare with: say reference = "..." in [data]')
-    images, labels = zip(*ClassFolders(folder / name, image_shape))
+    real = ClassFolders(folder / name, image_shape)
+    images, labels = zip(*(real[index] for index in range(len(real))))
     return torch.stack(images), torch.tensor(labels)

@@ -75,7 +75,13 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 def _tables(summaries: Sequence[MethodSummary], measures: Sequence[str]) -> list[Table]:
     columns = ["steps", *measures]
-    shares = {name for name in measures if all(one.all[name].is_share for one in summaries if one.all[name].count)}
+    # A distance is 0 everywhere where all there is are the originals; a share has its ones somewhere.
+    shares = {
+        name
+        for name in measures
+        if all(one.all[name].is_share for one in summaries if one.all[name].count)
+        and any(one.all[name].mean > 0 for one in summaries if one.all[name].count)
+    }
     some_failed = any(one.found not in (None, one.total) and one.found for one in summaries)
     tables = [
         _table("Medians (shares in %) and their 95 % intervals, all images", summaries, columns, shares),
@@ -129,7 +135,7 @@ def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return NOTHING
     # Three digits, but no exponent for numbers that are easily read.
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _errors(rows: Iterable[dict[str, Any]]) -> list[str]:

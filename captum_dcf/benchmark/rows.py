@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,19 @@ __all__ = ["Row", "shard_rows"]
 Row = dict[str, Any]
 
 
-def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
-    r"""The rows of one shard, by method and image."""
+def shard_rows(plan: Plan, shard: int, numbers: range, is_first: bool = True) -> list[Row]:
+    r"""The rows of one shard, by method and image.
+
+    Args:
+        plan: What to run.
+        shard: Its number, which the random numbers of the shard are made from.
+        numbers: Its images.
+        is_first: Of those that this process does. Where a method fails on all of its images, it is the method that is
+            set up wrongly, or the machine; of a later shard, the images may be hard.
+
+    Raises:
+        ValueError: A method or a measure fails on all images of the first shard.
+    """
     device = torch.device(local_device(plan.device))
     batches, broken = read(plan.images, numbers, device)
     rows = []
@@ -41,9 +53,8 @@ def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
                     of_method.append(part.row(plan, method))
                 else:
                     of_method += part
-        # Of the first shard alone: it tells a method that is set up wrongly from images that are hard.
-        fails_on_all = len(failures) == len(numbers) - len(broken)
-        if shard == 0 and fails_on_all and (len(failures) > 1 or plan.length == 1):
+        fails_on_all = failures and len(failures) == len(numbers) - len(broken)
+        if is_first and fails_on_all and (len(failures) > 1 or plan.length == 1):
             raise ValueError(f"{failures[0].text(method)}, and so it is with all {len(failures)} images of its shard")
         rows += sorted(of_method, key=lambda row: row["image"])
     return rows
@@ -146,7 +157,8 @@ def _measured(name: str, measure: Measure, case: Case) -> list[float | None]:
     if values.shape != (len(case.inputs),):
         wanted, received = (len(case.inputs),), tuple(values.shape)
         raise _WrongShape(f"the measure {name!r} must give one value per example, {wanted}, received {received}")
-    return values.detach().double().tolist()
+    # MPS has no float64.
+    return values.detach().cpu().double().tolist()
 
 
 def _check_outcome(name: str, case: Case) -> None:
@@ -178,11 +190,19 @@ def _error_row(plan: Plan, method: Method, number: int, label: int | None, error
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """A block whose random numbers are those of the shard, whichever process does it; the caller's are put back."""
-    with random_state_kept(device):
-        torch.manual_seed(seed)
-        yield
+    # Captum's GradientShap draws from numpy.
+    numpy_state = np.random.get_state()
+    try:
+        with random_state_kept(device):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
 
 
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

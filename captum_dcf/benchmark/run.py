@@ -19,7 +19,8 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
 
     Started by ``torchrun``, the processes share the shards; whatever their number, the tables are the same but for
     times, memory and, where they use another number of threads, rounding. A run that was ended goes on where it
-    stopped. Into ``out`` come
+    stopped. Images that a method failed on have rows that say so, and are not tried again: delete their shard for that.
+    Into ``out`` come
 
     - ``table.csv`` (and ``table.parquet`` where pyarrow is installed): a row per example and method;
     - ``summary.csv``: a row per method and measure;
@@ -36,7 +37,7 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
 
     Raises:
         ValueError: The folder holds a run with other settings, or a method or a measure fails on all images of the
-            first shard.
+            first shard that a process does.
         OSError: The folder cannot be written to, or the disk is full; finished shards are intact.
     """
     folder = ShardFolder(out)
@@ -47,7 +48,7 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
             folder.claim(plan.described())
         mine = group.share(folder.missing(shards))
         for number in _shown(mine, show_progress and is_first()):
-            folder.write(number, shard_rows(plan, number, shards[number]))
+            folder.write(number, shard_rows(plan, number, shards[number], is_first=number == mine[0]))
         group.wait()
         if group.rank == 0:
             write_report(folder, plan.columns)

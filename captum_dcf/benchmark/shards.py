@@ -29,9 +29,13 @@ class ShardFolder:
         r"""Makes sure that this is the folder of a run with these settings, or of none yet.
 
         Raises:
-            ValueError: It is the folder of a run with other settings.
+            ValueError: It is the folder of a run with other settings, or with none left.
         """
         wanted = json.loads(json.dumps(described))
+        if not self._settings.is_file() and any(self._shards.glob("*.jsonl")):
+            raise ValueError(
+                f"{self.path} holds shards of a run whose {self._settings.name} is gone: choose another folder"
+            )
         found = self.settings() if self._settings.is_file() else wanted
         if found != wanted:
             raise ValueError(
@@ -73,8 +77,8 @@ class ShardFolder:
     def rows(self) -> Iterator[dict[str, Any]]:
         r"""The rows of all shards in the order of the images, one shard at a time."""
         for path in sorted(self._shards.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
+            with path.open(encoding="utf-8") as lines:
+                yield from map(json.loads, lines)
 
     def _file(self, number: int) -> Path:
         return self._shards / f"{number:08d}.jsonl"

@@ -30,7 +30,7 @@ class Statistics:
         deviation: The standard deviation of a sample, with n - 1; 0 for a single value.
         mean_low: Lower end of the mean's 95 % bootstrap interval.
         mean_high: Upper end of it.
-        is_share: Whether all values are 0 or 1, so that the mean is a share.
+        is_share: Whether all values are 0 or 1, so that the mean may be a share.
     """
 
     count: int
@@ -147,7 +147,7 @@ class _Gathered:
         self.values = {name: array("d") for name in columns}
         self.found = array("d")
         self.errors = 0
-        self.memory: list[float] = []
+        self.memory: float | None = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.errors += row["error"] is not None
@@ -155,7 +155,7 @@ class _Gathered:
         for name, values in self.values.items():
             values.append(_number(row.get(name)))
         if row["memory_mib"] is not None:
-            self.memory = [max([row["memory_mib"], *self.memory])]
+            self.memory = max(row["memory_mib"], self.memory or 0.0)
 
     def summary(self, method: str, generator: str, confidence: float | None) -> MethodSummary:
         found = np.asarray(self.found)
@@ -170,7 +170,7 @@ class _Gathered:
             errors=self.errors,
             found=int(np.nansum(found)) if is_judged else None,
             images_per_second=float(len(seconds) / seconds.sum()) if seconds.sum() > 0 else None,
-            memory_mib=self.memory[0] if self.memory else None,
+            memory_mib=self.memory,
             all={name: statistics(column) for name, column in values.items()},
             of_found={name: statistics(column[found == 1]) for name, column in values.items()} if is_judged else {},
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 __all__ = ["read_images", "write_image"]
@@ -16,7 +16,7 @@ MODES = {1: "L", 3: "RGB"}
 
 
 def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tensor:
-    r"""Images as float32 (N, C, H, W) in [0, 1], converted to grey or colour and resized to ``image_shape``.
+    r"""Images as float32 (N, C, H, W) in [0, 1], upright, converted to grey or colour and resized to ``image_shape``.
 
     Args:
         paths: Image files of any kind that Pillow reads.
@@ -24,7 +24,7 @@ def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tens
 
     Raises:
         FileNotFoundError: A file is not there.
-        ValueError: A file is no image, or a damaged one.
+        ValueError: A file is no image, a damaged one, or one with transparent pixels.
     """
     return torch.stack([_read(Path(path), *image_shape) for path in paths])
 
@@ -44,12 +44,19 @@ def _eight_bit(file: Image.Image, path: Path) -> Image.Image:
     return file
 
 
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    # What is seen through transparent pixels is not in the file.
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise ValueError(f"{str(path)!r} has transparent pixels: put it on a background first")
+    return image
+
+
 def _read(path: Path, channels: int, height: int, width: int) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"no image file at {str(path)!r}")
     try:
         with Image.open(path) as file:
-            image = _eight_bit(file, path).convert(MODES[channels])
+            image = _opaque(ImageOps.exif_transpose(_eight_bit(file, path)), path).convert(MODES[channels])
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
     if image.size != (width, height):

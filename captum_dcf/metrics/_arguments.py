@@ -15,12 +15,15 @@ ForwardFunc = Callable[..., Tensor]
 
 
 def check_same_shape(inputs: Tensor, counterfactuals: Tensor) -> None:
-    r"""Raises a ValueError with both shapes unless they are the same."""
+    r"""Raises a ValueError with both shapes unless they are the same, and a TypeError unless both are of floats."""
     if inputs.shape != counterfactuals.shape:
         raise ValueError(
             "inputs and counterfactuals must have the same shape, "
             f"received {tuple(inputs.shape)} and {tuple(counterfactuals.shape)}"
         )
+    if not (inputs.is_floating_point() and counterfactuals.is_floating_point()):
+        # Differences of unsigned integers wrap around.
+        raise TypeError(f"images must be of floats, received {inputs.dtype} and {counterfactuals.dtype}")
 
 
 def class_indices(target: int | Tensor, images: Tensor, name: str = "target") -> Tensor:

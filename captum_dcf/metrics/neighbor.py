@@ -86,7 +86,9 @@ def _of_nearest(images: Tensor, references: Tensor, values: Tensor, k: int) -> T
         )
     if not 1 <= k <= len(references):
         raise ValueError(f"k must be from 1 to the size of the reference set, {len(references)}, received {k}")
-    flat = references.flatten(1)
+    # Distances of many points are made from products, which lose all digits where the points are far from the origin.
+    center = references.flatten(1).mean(0)
+    flat, images = references.flatten(1) - center, images.flatten(1) - center
     chunk = max(1, _DISTANCES_AT_ONCE // len(references))
-    nearest = [torch.cdist(part, flat).topk(k, largest=False).indices for part in images.flatten(1).split(chunk)]
+    nearest = [torch.cdist(part, flat).topk(k, largest=False).indices for part in images.split(chunk)]
     return values.to(images.device)[torch.cat(nearest)]

@@ -13,7 +13,7 @@ from captum_dcf.metrics._arguments import check_same_shape, class_indices
 __all__ = ["Autoencoder", "ClassAutoencoders", "im1", "im2", "reconstruction_share"]
 
 Autoencoder = Callable[[Tensor], Tensor]
-ClassAutoencoders = Mapping[int, Autoencoder] | Sequence[Autoencoder] | nn.ModuleList
+ClassAutoencoders = Mapping[int, Autoencoder] | Sequence[Autoencoder] | nn.ModuleList | nn.ModuleDict
 
 # Keeps a quotient finite where an autoencoder is perfect or an image black; far below any real error.
 _EPSILON = 1e-8
@@ -34,7 +34,7 @@ def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, aut
         target: Class t that was to be reached: an int, or an integer tensor (N,).
         source: Class c₀ of the input, in the same forms.
         autoencoders: For each class a callable that gives reconstructions of images, as a mapping from class to
-            autoencoder or as a sequence.
+            autoencoder (of a ``ModuleDict``, whose keys are strings: "4") or as a sequence.
 
     Returns:
         Quotients (N,).
@@ -98,7 +98,8 @@ def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: 
         ValueError: The shapes differ.
     """
     check_same_shape(inputs, counterfactuals)
-    reconstructions = generator(inputs)
+    with generator.frozen():
+        reconstructions = generator(inputs)
     error = _error(reconstructions, inputs)
     total = error + _error(counterfactuals, reconstructions)
     return torch.where(total > 0, error / total, torch.zeros_like(total))
@@ -128,6 +129,8 @@ def _by_class(images: Tensor, classes: Tensor, autoencoders: ClassAutoencoders) 
 
 
 def _autoencoder_of(label: int, autoencoders: ClassAutoencoders) -> Autoencoder:
+    if isinstance(autoencoders, nn.ModuleDict):
+        autoencoders = {int(name): module for name, module in autoencoders.items()}
     known = sorted(autoencoders) if isinstance(autoencoders, Mapping) else list(range(len(autoencoders)))
     if label not in known:
         raise ValueError(f"class {label} has no autoencoder; there are some for the classes {known}")

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.goal import Goal
-from captum_dcf.search.problem import Problem, finite_rows
+from captum_dcf.search.problem import Problem, gradient_of
 from captum_dcf.search.refine import bisect
 from captum_dcf.search.result import Counterfactual, Status
+from captum_dcf.search.rows import finite_rows, half_way, like
 from captum_dcf.search.step import State, StepRule
 
 __all__ = ["ascend"]
 
 # Halved so often, a step is a millionth of what it was.
 MOST_HALVINGS = 20
-UNDECIDED = -1
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,10 @@ def ascend(
     result = _begin(inputs, latents, problem.goal, output, judged)
     last_origins = latents.clone()
     path = [result.counterfactuals.clone()]
-    searching = result.status == UNDECIDED
-    trials, judged = trials.take(searching), judged.take(searching)
+    searching = result.status == Status.BEST_EFFORT
+    trials, judged = _going_on(result, trials.take(searching), judged.take(searching), max_steps)
     while len(trials.rows):
-        trials, judged = _leave(result, trials, judged, judged.reached, Status.FOUND)
-        late = result.steps[trials.rows] >= max_steps
-        trials, judged = _leave(result, trials, judged, late, Status.BEST_EFFORT)
-        trials, judged = _move(result, trials, judged, rule)
+        trials = _move(result, trials, judged, rule)
         if not len(trials.rows):
             break
         result.steps[trials.rows] += 1
@@ -116,6 +113,7 @@ def ascend(
         if keep_path:
             path.append(_next_frame(path[-1], trials, judged))
         on_round(len(trials.rows))
+        trials, judged = _going_on(result, trials, judged, max_steps)
     if refine:
         _refine(result, last_origins, problem)
     return replace(result, path=torch.stack(path)) if keep_path else result
@@ -135,35 +133,27 @@ def _judge(trials: _Trials, problem: Problem) -> _Judgement:
     unfinished = finite & ~reached
     gradient = torch.zeros_like(z)
     if unfinished.any():
-        gradient[:, problem.free] = _gradient(losses[unfinished].sum(), z)[:, problem.free]
+        gradient[:, problem.free] = gradient_of(losses[unfinished].sum(), z)[:, problem.free]
     usable = unfinished & gradient.isfinite().all(1) & (gradient != 0).any(1)
     return _Judgement(images.detach(), output.detach(), scores, finite, reached, gradient, usable)
 
 
-def _gradient(loss: Tensor, z: Tensor) -> Tensor:
-    # Where trainable parameters are in the graph a loss requires gradients whether or not it depends on z.
-    gradient = torch.autograd.grad(loss, z, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        raise ValueError(
-            "the output of forward_func does not depend differentiably on its input: "
-            "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
-        )
-    return gradient
-
-
 def _begin(inputs: Tensor, latents: Tensor, goal: Goal, output: Tensor, judged: _Judgement) -> Counterfactual:
-    """The result before the first step, from the model's output on the inputs and on their reconstructions."""
+    """The result before the first step, from the model's output on the inputs and on their reconstructions.
+
+    Those to be searched say BEST_EFFORT, which is how a search ends of which nothing else is to be said.
+    """
     start_scores = goal.score(output)
     already = goal.reached(output)
     agrees = goal.agrees(output, judged.output)
-    status = torch.full_like(already, UNDECIDED, dtype=torch.int64)
+    status = torch.full_like(already, int(Status.BEST_EFFORT), dtype=torch.int64)
     status[~agrees] = Status.NOT_RECONSTRUCTED
     status[~judged.finite] = Status.NOT_FINITE
     status[already] = Status.ALREADY_THERE
     keeps_input = already | ~judged.finite
     return Counterfactual(
         inputs=inputs,
-        counterfactuals=torch.where(_like(keeps_input, inputs), inputs, judged.images),
+        counterfactuals=torch.where(like(keeps_input, inputs), inputs, judged.images),
         reconstructions=judged.images,
         start_latents=latents,
         end_latents=latents.clone(),
@@ -174,48 +164,42 @@ def _begin(inputs: Tensor, latents: Tensor, goal: Goal, output: Tensor, judged: 
     )
 
 
-def _leave(
-    result: Counterfactual, trials: _Trials, judged: _Judgement, who: Tensor, status: Status
+def _going_on(
+    result: Counterfactual, trials: _Trials, judged: _Judgement, max_steps: int
 ) -> tuple[_Trials, _Judgement]:
-    """Ends the search of some trials and returns the others."""
-    result.status[trials.rows[who]] = status
-    return trials.take(~who), judged.take(~who)
+    """Those that have neither arrived nor used up their steps."""
+    result.status[trials.rows[judged.reached]] = Status.FOUND
+    goes_on = ~judged.reached & (result.steps[trials.rows] < max_steps)
+    return trials.take(goes_on), judged.take(goes_on)
 
 
-def _move(result: Counterfactual, trials: _Trials, judged: _Judgement, rule: StepRule) -> tuple[_Trials, _Judgement]:
+def _move(result: Counterfactual, trials: _Trials, judged: _Judgement, rule: StepRule) -> _Trials:
     """Steps from where a step can be taken, goes half-way back from where not."""
     usable = judged.usable
     stepped, state = rule.step(trials.latents, judged.gradient, trials.state)
-    half_way = trials.origins + (trials.latents - trials.origins) / 2
-    latents = torch.where(usable[:, None], stepped, half_way)
-    state = _choose(usable, state, trials.state)
+    latents = torch.where(usable[:, None], stepped, half_way(trials.origins, trials.latents))
     origins = torch.where(usable[:, None], trials.latents, trials.origins)
     halvings = torch.where(usable, 0, trials.halvings + 1)
-    moved = _Trials(trials.rows, latents, origins, state, halvings)
+    moved = _Trials(trials.rows, latents, origins, _choose(usable, state, trials.state), halvings)
     caught = (latents == trials.latents).all(1) | (halvings > MOST_HALVINGS)
-    return _begin_again(result, moved, judged, caught, rule) if caught.any() else (moved, judged)
+    if not caught.any():
+        return moved
+    finite = judged.finite & finite_rows(judged.gradient)
+    result.status[moved.rows[caught & finite]] = Status.STALLED
+    result.status[moved.rows[caught & ~finite]] = Status.NOT_FINITE
+    return _begin_again(moved, caught, rule)
 
 
-def _begin_again(
-    result: Counterfactual, trials: _Trials, judged: _Judgement, caught: Tensor, rule: StepRule
-) -> tuple[_Trials, _Judgement]:
+def _begin_again(trials: _Trials, caught: Tensor, rule: StepRule) -> _Trials:
     """Sends those that are caught to where their rule lets them begin again; ends those that it leaves there."""
     latents, state = rule.again(trials.origins, trials.state)
-    stuck = caught & (latents == trials.origins).all(1)
-    finite = judged.finite & finite_rows(judged.gradient)
-    result.status[trials.rows[stuck & finite]] = Status.STALLED
-    result.status[trials.rows[stuck & ~finite]] = Status.NOT_FINITE
-    sent = replace(
-        trials,
-        latents=torch.where(caught[:, None], latents, trials.latents),
-        state=_choose(caught, state, trials.state),
-        halvings=torch.where(caught, 0, trials.halvings),
-    )
-    return sent.take(~stuck), judged.take(~stuck)
+    goes_on = ~caught | ((latents != trials.origins) & ~latents.isnan()).any(1)
+    latents = torch.where(caught[:, None], latents, trials.latents)
+    return replace(trials, latents=latents, state=_choose(caught, state, trials.state)).take(goes_on)
 
 
 def _choose(who: Tensor, state: State, other: State) -> State:
-    return {name: torch.where(_like(who, value), value, other[name]) for name, value in state.items()}
+    return {name: torch.where(like(who, value), value, other[name]) for name, value in state.items()}
 
 
 def _keep_best(result: Counterfactual, trials: _Trials, judged: _Judgement) -> None:
@@ -247,7 +231,3 @@ def _refine(result: Counterfactual, last_origins: Tensor, problem: Problem) -> N
         found = result.counterfactuals[rows], result.end_scores[rows]
         latents, images, scores = bisect(last_origins[rows], result.end_latents[rows], *found, judge)
     result.end_latents[rows], result.counterfactuals[rows], result.end_scores[rows] = latents, images, scores
-
-
-def _like(mask: Tensor, images: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (images.ndim - 1))

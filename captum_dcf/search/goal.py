@@ -85,11 +85,7 @@ class _ClassGoal(Goal):
         return replace(self, output=own_output, softening=own_softening)
 
     def take(self, index: Tensor) -> Goal:
-        return (
-            replace(self, label=self.label[index.to(self.label.device)])
-            if isinstance(self.label, Tensor) and self.label.ndim
-            else self
-        )
+        return replace(self, label=_taken(self.label, index))
 
     def check_length(self, examples: int) -> None:
         _check_one_each("class", self.label, examples)
@@ -144,7 +140,7 @@ class _ClassGoal(Goal):
 
 @dataclass(frozen=True)
 class ReachClass(_ClassGoal):
-    r"""The class ``label`` with at least ``confidence``: the set S_{t,Λ} of the paper. The loss is the cross-entropy.
+    r"""The class ``label`` with more than ``confidence``: the set S_{t,Λ} of the paper. The loss is the cross-entropy.
 
     A confident classifier names one rival class at a time, and the gradient of its cross-entropy turns with each change
     of rival. ``softening`` divides the logits by so many of their own standard deviations (if that is more than one)
@@ -153,7 +149,7 @@ class ReachClass(_ClassGoal):
 
     Args:
         label: The class to reach, one for all or a tensor (N,).
-        confidence: Λ, the probability from which on the class counts as reached, in (0, 1).
+        confidence: Λ, the probability above which the class counts as reached, in (0, 1).
         output: What the model gives: ``"logits"`` (N, classes), ``"probabilities"`` (N, classes), or ``"binary_logit"``
             (N,) or (N, 1), positive for class 1. None leaves it to the method; without one it is logits.
         softening: At least 0, which is the plain cross-entropy. None leaves it to the method; without one it is 0.
@@ -178,11 +174,11 @@ class ReachClass(_ClassGoal):
 
 @dataclass(frozen=True)
 class LeaveClass(_ClassGoal):
-    r"""Any class but ``label``: the others together have at least ``confidence``, and another class is the most likely.
+    r"""Any class but ``label``: the others together have more than ``confidence``, and one of them is the most likely.
 
     Args:
         label: The class to leave, one for all or a tensor (N,).
-        confidence: Probability that the other classes must have together, in (0, 1).
+        confidence: Probability that the other classes must exceed together, in (0, 1).
         output: As in :class:`ReachClass`.
         softening: As in :class:`ReachClass`.
     """
@@ -218,11 +214,7 @@ class _ValueGoal(Goal):
             raise ValueError(f"a value must be finite, received {self.value}")
 
     def take(self, index: Tensor) -> Goal:
-        return (
-            replace(self, value=self.value[index.to(self.value.device)])
-            if isinstance(self.value, Tensor) and self.value.ndim
-            else self
-        )
+        return replace(self, value=_taken(self.value, index))
 
     def check(self, output: Tensor) -> None:
         if output.numel() != len(output):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.goal import Goal
+from captum_dcf.search.rows import finite_rows
 
-__all__ = ["Problem", "finite_rows"]
+__all__ = ["Problem", "gradient_of"]
 
 # Share of the data range within which a pixel counts as being at its bound, a fortieth of one of 256 grey levels.
 AT_BOUND = 1e-4
@@ -45,6 +46,22 @@ class Problem:
         return decoded, finite
 
 
+def gradient_of(loss: Tensor, images_or_latents: Tensor) -> Tensor:
+    r"""The gradient of one number.
+
+    Raises:
+        ValueError: It does not depend on them.
+    """
+    # Where trainable parameters are in the graph a loss requires gradients whether or not it depends on the inputs.
+    gradient = torch.autograd.grad(loss, images_or_latents, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        raise ValueError(
+            "the output of forward_func does not depend differentiably on its input: "
+            "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
+        )
+    return gradient
+
+
 class _StraightThroughClamp(torch.autograd.Function):
     # A pixel at a bound keeps its gradient: whether rounding left it just inside or just outside must not matter. For
     # the same reason one that is almost at a bound is put there. An even background otherwise carries rounding noise,
@@ -60,7 +77,3 @@ class _StraightThroughClamp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient, None, None
-
-
-def finite_rows(values: Tensor) -> Tensor:
-    return values.isfinite() if values.ndim == 1 else values.isfinite().flatten(1).all(1)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captum_dcf.search.rows import half_way, like
+
 __all__ = ["bisect"]
 
 # A step halved so often is a 64th of itself.
@@ -34,10 +36,10 @@ def bisect(
     """
     near, far = before, after
     for _ in range(HALVINGS):
-        middle = near + (far - near) / 2
+        middle = half_way(near, far)
         middle_images, middle_scores, reached = judge(middle)
         far = torch.where(reached[:, None], middle, far)
         near = torch.where(reached[:, None], near, middle)
-        images = torch.where(reached.view(-1, *[1] * (images.ndim - 1)), middle_images, images)
+        images = torch.where(like(reached, images), middle_images, images)
         scores = torch.where(reached, middle_scores, scores)
     return far, images, scores

@@ -26,9 +26,11 @@ class Status(IntEnum):
     BEST_EFFORT = 2
     """The step limit came first; the best image on the way is returned."""
     STALLED = 3
-    """The gradient vanished or a step no longer changed the latent; the best image on the way is returned."""
+    """The gradient vanished or a step no longer changed the latent, and no other attempt arrived before the step limit;
+    the best image on the way is returned."""
     NOT_FINITE = 4
-    """Decodes or gradients stayed infinite or NaN however small the step; the best finite image is returned."""
+    """Decodes or gradients stayed infinite or NaN however small the step, and no other attempt arrived before the step
+    limit; the best finite image is returned."""
     NOT_RECONSTRUCTED = 5
     """The generator cannot represent the input: the model changes its mind on the reconstruction, which is returned."""
 

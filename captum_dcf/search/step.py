@@ -10,6 +10,9 @@ from torch import Tensor
 
 __all__ = ["Adam", "State", "StepRule", "UnitGradient", "per_example_norm", "unit"]
 
+# Share of the way of its steps that a search gets on by, at least, unless it is in circles. Those of MNIST that are get
+# on by 0.04 to 0.14 of it; one that zigzags down a valley may get on by less than half, and arrives.
+SHARE = 0.2
 # How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7
 SHORTEST = 0.1
@@ -40,13 +43,13 @@ class StepRule(ABC):
 class UnitGradient(StepRule):
     r"""A step of fixed length against the gradient: z - ``length`` · ∇ / ‖∇‖, per example.
 
-    A search that ``patience`` steps have not taken further than half as many can reach goes in circles and hardly ever
-    arrives. Like one that is caught where no step leads on, it begins again where it started, with steps of 0.7 the
-    length, which lead another way, until they are shorter than a tenth of ``length``.
+    A search that ``patience`` steps have not taken a fifth of their way goes in circles and hardly ever arrives. It
+    begins again where it started, with steps of 0.7 the length, which lead another way, until they would be shorter
+    than a tenth of ``length``. So does one that is caught, further on than its start, where no step leads on.
 
     Args:
         length: Length of a step in latent units, positive.
-        patience: Steps after which this is looked at, at least 1.
+        patience: Steps after which this is looked at, at least 2.
     """
 
     length: float | Tensor
@@ -55,23 +58,25 @@ class UnitGradient(StepRule):
     def __post_init__(self) -> None:
         if not 0 < float(self.length) < float("inf"):
             raise ValueError(f"the length of a step must be positive and finite, received {float(self.length)}")
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1 step, received {self.patience}")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int):
+            raise TypeError(f"patience must be an int, received {type(self.patience).__name__}")
+        if self.patience < 2:
+            raise ValueError(f"patience must be at least 2 steps, received {self.patience}")
 
     def start(self, z: Tensor) -> State:
-        count = torch.zeros_like(z[:, :1])
-        return {"start": z, "here": z, "length": count + self.length, "count": count}
+        count = torch.zeros_like(z[:, :1], dtype=torch.int64)
+        return {"start": z, "here": z, "length": torch.zeros_like(z[:, :1]) + self.length, "count": count}
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         here, count = state["here"], state["count"]
         is_due = count == self.patience
-        in_circles = is_due & (per_example_norm(z - here) < self.patience * state["length"] / 2)
+        in_circles = is_due & (per_example_norm(z - here) < self.patience * state["length"] * SHARE)
         began, fresh = self.again(z, state)
         length = torch.where(in_circles, fresh["length"], state["length"])
         goes_back = in_circles & (began != z).any(1, keepdim=True)
         moved = torch.where(goes_back, began, z - length * unit(gradient))
         here = torch.where(in_circles, fresh["here"], torch.where(is_due, z, here))
-        count = torch.where(is_due, 0, count + 1)
+        count = torch.where(goes_back, 0, torch.where(is_due, 1, count + 1))
         return moved, {"start": state["start"], "here": here, "length": length, "count": count}
 
     def again(self, z: Tensor, state: State) -> tuple[Tensor, State]:
@@ -79,7 +84,7 @@ class UnitGradient(StepRule):
         is_worth_it = length > self.length * SHORTEST
         start = torch.where(is_worth_it, state["start"], z)
         length = torch.where(is_worth_it, length, state["length"])
-        return start, {"start": state["start"], "here": start, "length": length, "count": torch.zeros_like(length)}
+        return start, {**state, "here": start, "length": length, "count": torch.zeros_like(state["count"])}
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,9 @@ class Adam(StepRule):
 
 def per_example_norm(rows: Tensor) -> Tensor:
     r"""Euclidean length of each row, (N, 1)."""
-    return rows.square().sum(1, keepdim=True).sqrt()
+    # In half precision the squares of many coordinates leave the finite numbers.
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return wide.square().sum(1, keepdim=True).sqrt().to(rows)
 
 
 def unit(gradient: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class Objective(lightning.LightningModule):
 class Likelihood(Objective):
     r"""Maximum likelihood of a flow on dequantised pixels; the figure is bits per dimension on held-out images.
 
-    ActNorm takes its scale from the first batch. Where the processor has bfloat16, coupling networks train in it; the
-    figure is always taken in float32.
+    ActNorm takes its scale from the first batch. Coupling networks train in bfloat16 (autocast); the figure is always
+    taken in float32.
     """
 
     figure = "bits_per_dimension"

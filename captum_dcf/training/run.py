@@ -28,7 +28,8 @@ def train(
 ) -> Card:
     r"""Trains a model of the zoo and writes ``NAME.safetensors`` and ``NAME.json`` into ``out``.
 
-    A checkpoint is written to ``out/NAME.ckpt`` after each epoch. Where one is found, training goes on from it.
+    A checkpoint is written to ``out/NAME.ckpt`` after each epoch. Where one of fewer epochs is found, training goes on
+    from it.
 
     Args:
         name: A recipe, one of ``RECIPES``.
@@ -42,7 +43,7 @@ def train(
         The card that was written.
 
     Raises:
-        ValueError: Unknown recipe.
+        ValueError: Unknown recipe, or the checkpoint in ``out`` has as many epochs already or another seed.
         FileNotFoundError: The data set is not in ``root``.
     """
     if name not in RECIPES:
@@ -51,16 +52,18 @@ def train(
     train_set = _dataset(recipe.load_data(root, train=True), limit)
     test_set = _dataset(recipe.load_data(root, train=False), limit)
     out = Path(out)
+    checkpoint = _checkpoint(out, name, seed, recipe.epochs)
     lightning.seed_everything(seed, verbose=False)
     card = Card(name, recipe.architecture, recipe.arguments, recipe.credit)
     objective = recipe.objective(build(card), recipe.learning_rate, recipe.weight_decay)
+    objective.save_hyperparameters({"seed": seed})
     trainer = _trainer(recipe, name, out)
     started = time.monotonic()
     trainer.fit(
         objective,
         DataLoader(train_set, batch_size=recipe.batch_size, shuffle=True, drop_last=len(train_set) > recipe.batch_size),
         DataLoader(test_set, batch_size=500),
-        ckpt_path=_checkpoint(out, name),
+        ckpt_path=checkpoint,
     )
     minutes = (time.monotonic() - started) / 60
     lightning.seed_everything(seed, verbose=False)
@@ -98,9 +101,19 @@ def _trainer(recipe: Recipe, name: str, out: Path) -> lightning.Trainer:
         logger=False,
         devices=1,
         enable_model_summary=False,
+        # ActNorm takes its scale from the first batch it sees, which has to be one of the training set.
+        num_sanity_val_steps=0,
     )
 
 
-def _checkpoint(out: Path, name: str) -> Path | None:
+def _checkpoint(out: Path, name: str, seed: int, epochs: int) -> Path | None:
     path = out / f"{name}.ckpt"
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    done, began = found["epoch"] + 1, found.get("hyper_parameters", {}).get("seed", seed)
+    if done >= epochs:
+        raise ValueError(f"{path} has {done} epochs already: ask for more than these {epochs}, or for another folder")
+    if began != seed:
+        raise ValueError(f"{path} began with seed {began}, not {seed}: ask for that one, or for another folder")
+    return path

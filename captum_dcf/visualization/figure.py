@@ -30,7 +30,8 @@ def counterfactual_figure(
     r"""A figure with one row per example: x, its reconstruction, and for each method x' and x' - x.
 
     All differences share one scale, symmetric about zero, so that their strength can be compared between examples and
-    methods; red is added, blue is taken away. The scale ends where the largest difference does.
+    methods; red is added, blue is taken away. The scale ends where the largest difference does. Of three channels each
+    pixel shows the one that changes most.
 
     Args:
         results: Results by the name of the method, all of the same inputs, images (N, C, H, W) with one or three
@@ -43,9 +44,9 @@ def counterfactual_figure(
         The figure; ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: No results, results of different inputs, or images with another number of channels.
+        ValueError: No results, no rows, results of different inputs, or images with another number of channels.
     """
-    _check(results)
+    _check(results, rows)
     shown = {name: _Shown(result, rows) for name, result in results.items()}
     first = next(iter(shown.values()))
     limit = max(float(np.abs(part.difference).max()) for part in shown.values()) or 1.0
@@ -72,14 +73,14 @@ def counterfactual_figure(
 
 
 class _Shown:
-    """The rows of a result that are drawn, as arrays (rows, H, W, C) with the channels of a difference summed up."""
+    """The rows of a result that are drawn, as arrays (rows, H, W, C), and differences (rows, H, W)."""
 
     def __init__(self, result: Counterfactual, rows: Sequence[int]) -> None:
         index = list(rows)
         self.inputs = _as_array(result.inputs[index])
         self.reconstructions = _as_array(result.reconstructions[index])
         self.counterfactuals = _as_array(result.counterfactuals[index])
-        self.difference = result.attributions[index].detach().sum(1).cpu().numpy()
+        self.difference = _strongest(_as_array(result.attributions[index]))
         statuses = [result.statuses()[row].name.lower().replace("_", " ") for row in index]
         self.captions = [
             f"{score:.3f}, {steps} steps" if reached else status
@@ -96,6 +97,11 @@ def _as_array(images: Tensor) -> np.ndarray:
     return images.detach().cpu().permute(0, 2, 3, 1).float().numpy()
 
 
+def _strongest(differences: np.ndarray) -> np.ndarray:
+    channel = np.abs(differences).argmax(-1, keepdims=True)
+    return np.take_along_axis(differences, channel, -1).squeeze(-1)
+
+
 def _draw(axis: Axes, image: np.ndarray, norm: Normalize) -> None:
     if image.shape[-1] == 1:
         axis.imshow(image[..., 0], cmap="gray", norm=norm)
@@ -103,9 +109,11 @@ def _draw(axis: Axes, image: np.ndarray, norm: Normalize) -> None:
         axis.imshow(np.clip(norm(image), 0, 1))
 
 
-def _check(results: Mapping[str, Counterfactual]) -> None:
+def _check(results: Mapping[str, Counterfactual], rows: Sequence[int]) -> None:
     if not results:
         raise ValueError("there must be at least one result to draw, received none")
+    if not len(rows):
+        raise ValueError("there must be at least one row to draw, received none")
     shapes = {tuple(result.inputs.shape) for result in results.values()}
     if len(shapes) > 1:
         raise ValueError(f"all results must be of the same inputs, received the shapes {sorted(shapes)}")

@@ -197,6 +197,36 @@ def test_stalled_where_all_ways_lead_to_dead_gradients():
     assert 15 <= result.steps.item() <= 25
 
 
+def test_halvings_are_counted_from_the_last_good_step():
+    # Every other half unit is infinite. The search is held up more than twenty times, and never for long.
+    class OneAttempt(UnitGradient):
+        def again(self, z: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            return z, state
+
+    decode = Counting(lambda z: torch.where(z[:, :1] % 1 > 0.5, torch.inf, z))
+    result = run(at(-60.0), decode=decode, rule=OneAttempt(0.75), max_steps=500)
+    assert result.statuses() == [Status.FOUND]
+    assert (torch.cat(decode.batches)[:, 0] % 1 > 0.5).sum() > 21
+
+
+def test_infinite_latents_that_do_not_move_do_no_harm():
+    # As of a generator that takes the logit of pixels, where one is black.
+    def decode(z: Tensor) -> Tensor:
+        return torch.stack((z[:, 0], z[:, 1].sigmoid()), dim=1)
+
+    start = torch.tensor([[-0.1, 0.0]])
+    kept, latents = {"decode": decode, "rule": UnitGradient(4.0)}, torch.tensor([[-0.1, -torch.inf]])
+    far, near = (run(start, latents=latents, refine=refine, **kept) for refine in (False, True))
+    assert far.statuses() == near.statuses() == [Status.FOUND]
+    assert 0.4394 < near.end_latents[0, 0] < 0.6 < far.end_latents[0, 0]
+
+
+def test_latents_that_are_not_a_number_end_a_search():
+    nan = torch.full((1, 2), torch.nan)
+    result = run(at(-1.0), decode=lambda z: torch.nan_to_num(z, nan=-1.0), latents=nan, rule=Adam(0.1), max_steps=500)
+    assert result.steps.item() < 30
+
+
 def test_only_the_example_that_overflows_is_held_back():
     alone = run(at(-1.5), decode=mixed_decode, latents=torch.tensor([[-1.5, 1.0]]))
     both = run(at(-1.5, -0.2), decode=mixed_decode, latents=torch.tensor([[-1.5, 1.0], [-0.2, 2.0]]))

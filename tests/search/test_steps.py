@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,27 +37,41 @@ def walk(rule: UnitGradient, signs: list[int]) -> list[float]:
     return way
 
 
+TO_AND_FRO = [1, -1, 1, -1, 1, -1, 1]
+
+
 def test_unit_steps_in_circles_lead_back_to_the_start_and_are_shorter_then():
-    right_and_left = [1, -1, 1, 1, 1, -1, 1, 1, 1]
-    assert walk(UnitGradient(1.0, patience=3), right_and_left) == pytest.approx([1, 0, 1, 0, 0.7, 0, 0.7, 0, 0.49])
+    way = walk(UnitGradient(1.0, patience=7), [*TO_AND_FRO, 1, *TO_AND_FRO, 1, 1])
+    assert way == pytest.approx([1, 0, 1, 0, 1, 0, 1, 0, 0.7, 0, 0.7, 0, 0.7, 0, 0.7, 0, 0.49])
 
 
 def test_unit_steps_in_circles_that_are_at_the_start_become_shorter_at_once():
-    assert walk(UnitGradient(1.0, patience=2), [1, -1, 1, 1]) == pytest.approx([1, 0, 0.7, 1.4])
+    assert walk(UnitGradient(1.0, patience=4), [1, -1, 1, -1, 1, 1]) == pytest.approx([1, 0, 1, 0, 0.7, 1.4])
 
 
-def test_unit_steps_that_get_on_are_left_alone():
-    assert walk(UnitGradient(1.0, patience=2), [1] * 7) == pytest.approx([1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("signs", [[1], [1, 1, -1], [1, 1, 1, -1, -1]])
+def test_unit_steps_that_get_on_are_left_alone(signs: list[int]):
+    # In a zigzag they get on by a third, or a fifth, of their way.
+    steps = (signs * 60)[:60]
+    assert walk(UnitGradient(1.0, patience=10), steps) == pytest.approx(np.cumsum(steps))
+
+
+def test_after_another_attempt_unit_steps_are_measured_from_the_start():
+    # Out to 6, in circles there, and back; ten steps of 0.7 lead to 7, far from the start and near the circles.
+    signs = [1] * 8 + [-1] * 2 + [1, -1] * 5 + [1] + [1] * 11
+    assert walk(UnitGradient(1.0, patience=10), signs)[-3:] == pytest.approx([6.3, 7.0, 7.7])
 
 
 def test_unit_steps_that_are_caught_begin_again_with_shorter_ones_six_times():
     rule, start, caught = UnitGradient(2.0), torch.zeros(1, 2), torch.ones(1, 2)
-    state = rule.start(start)
+    _, state = rule.step(start, caught, rule.start(start))
     lengths = []
-    while not torch.equal((begun := rule.again(caught, state))[0], caught):
-        lengths.append(begun[1]["length"].item())
-        assert torch.equal(begun[0], start)
+    while not torch.equal((begun := rule.again(caught, {**state, "here": caught}))[0], caught):
         state = begun[1]
+        lengths.append(state["length"].item())
+        assert torch.equal(begun[0], start)
+        assert torch.equal(state["here"], start)
+        assert state["count"].item() == 0
     assert lengths == pytest.approx([2.0 * 0.7**attempt for attempt in range(1, 7)])
 
 
@@ -66,6 +81,13 @@ def test_a_rule_that_says_nothing_of_other_attempts_makes_none():
     stays, remembers = Adam(0.1).again(z, state)
     assert stays is z
     assert remembers is state
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_unit_steps_in_half_precision_have_their_length_in_many_dimensions(dtype: torch.dtype):
+    z = torch.zeros(1, 70_000, dtype=dtype)
+    moved, _ = UnitGradient(1.0).step(z, torch.ones_like(z), UnitGradient(1.0).start(z))
+    assert moved.double().norm().item() == pytest.approx(1.0, rel=1e-2)
 
 
 def test_adam_walks_each_row_as_torch_does():
@@ -117,9 +139,14 @@ def test_adam_in_half_precision_steps_as_in_single(dtype: torch.dtype):
         (lambda: Adam(0.1, betas=(1.0, 0.9)), r"betas must lie in \[0, 1\)"),
         (lambda: Adam(0.1, eps=-1.0), "eps must be 0 or more"),
         (lambda: UnitGradient(float("inf")), "positive and finite"),
-        (lambda: UnitGradient(1.0, patience=0), "patience must be at least 1"),
+        (lambda: UnitGradient(1.0, patience=1), "patience must be at least 2"),
     ],
 )
 def test_settings_that_cannot_step(make: Callable[[], StepRule], says: str):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_patience_is_a_number_of_steps():
+    with pytest.raises(TypeError, match="patience must be an int, received float"):
+        UnitGradient(1.0, patience=2.5)
