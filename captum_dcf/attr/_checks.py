@@ -2,13 +2,26 @@ r"""What is refused before a search begins, and what is put back after it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["check_inputs", "check_modules", "frozen_parameters", "modules_of", "single_tensor"]
+from captum_dcf.generators.base import Generator
+
+__all__ = [
+    "check_data_range",
+    "check_inputs",
+    "check_modules",
+    "check_tensor",
+    "frozen_parameters",
+    "modules_of",
+    "single_tensor",
+]
 
 
 def single_tensor(inputs: Any) -> tuple[Tensor, bool]:
@@ -40,7 +53,9 @@ def check_inputs(inputs: Tensor) -> None:
 
 
 def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
-    r"""The module a forward function is, or is a method of; none for other functions."""
+    r"""The module a forward function is, is a method of, or binds arguments of; none for other functions."""
+    while isinstance(function, partial):
+        function = function.func
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return [owner] if isinstance(owner, nn.Module) else []
 
@@ -56,34 +71,59 @@ def check_modules(modules: list[nn.Module]) -> None:
     for module in modules:
         for name, part in module.named_modules():
             place = f"{type(module).__name__}.{name}" if name else type(module).__name__
-            # Every batch norm of torch, lazy and synchronised ones too, derives from this class.
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or part.running_mean is None):
-                raise ValueError(
-                    f"{place} ({type(part).__name__}) uses batch statistics: call .eval() on the model first"
-                )
+            kind = _kind(part)
+            if "BatchNorm" in kind and (part.training or getattr(part, "running_mean", None) is None):
+                raise ValueError(f"{place} ({kind}) uses batch statistics: call .eval() on the model first")
             # normflows' ActNorm, until it has seen data, takes its scale from the next batch, for good.
             if not getattr(part, "data_dep_init_done", True):
-                raise ValueError(f"{place} ({type(part).__name__}) has not seen data yet: train the flow first")
-            if part.training and _draws(part):
-                raise ValueError(
-                    f"{place} ({type(part).__name__}) is in training mode: call .eval() on the model first"
-                )
+                raise ValueError(f"{place} ({kind}) has not seen data yet: train the flow first")
+            if part.training and (_draws(part, kind) or _learns(part, kind)):
+                raise ValueError(f"{place} ({kind}) is in training mode: call .eval() on the model first")
 
 
-def _draws(part: nn.Module) -> bool:
+def check_data_range(generator: Generator) -> None:
+    r"""Refuses bounds between which there is nothing, or no end."""
+    bounds = generator.data_range
+    if bounds is not None and not (len(bounds) == 2 and all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]):
+        raise ValueError(
+            f"data_range of {type(generator).__name__} must be None or two finite numbers, the least and the greatest "
+            f"value of a pixel, received {bounds}"
+        )
+
+
+def _kind(part: nn.Module) -> str:
+    """The name of a module's class; of a scripted module, that of the class it was made from."""
+    return getattr(part, "original_name", type(part).__name__)
+
+
+def _draws(part: nn.Module, kind: str) -> bool:
     """Whether a module in training mode draws random numbers."""
-    if isinstance(part, nn.modules.dropout._DropoutNd):
-        return part.p > 0
-    if isinstance(part, (nn.RNNBase, nn.MultiheadAttention)):
-        return part.dropout > 0
+    if "Dropout" in kind:
+        return getattr(part, "p", 1) > 0
+    if kind in ("RNN", "LSTM", "GRU", "MultiheadAttention"):
+        return getattr(part, "dropout", 0) > 0
     # The last is torchvision's, which the search must not import.
-    return isinstance(part, nn.RReLU) or type(part).__name__ == "StochasticDepth"
+    return kind in ("RReLU", "StochasticDepth")
+
+
+def _learns(part: nn.Module, kind: str) -> bool:
+    """Whether a module in training mode changes what it remembers, other than its parameters."""
+    if "InstanceNorm" in kind:
+        return getattr(part, "running_mean", None) is not None
+    hooks = part._forward_pre_hooks.values() if not isinstance(part, torch.jit.ScriptModule) else ()
+    return "SpectralNorm" in (kind.removeprefix("_"), *(type(hook).__name__ for hook in hooks))
 
 
 @contextmanager
 def frozen_parameters(modules: list[nn.Module]) -> Iterator[None]:
     r"""A block in which no parameter requires gradients: they are a third of the backward cost and never needed."""
-    trainable = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    # Those made in inference mode need no gradients anyway, and cannot be told so.
+    trainable = [
+        parameter
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad and not parameter.is_inference()
+    ]
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)

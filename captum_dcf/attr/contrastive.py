@@ -3,6 +3,7 @@ r"""ContrastiveCounterfactual: the smallest sparse change of pixels, by FISTA (D
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -105,7 +106,8 @@ class ContrastiveCounterfactual(CounterfactualAttribution):
         result = begin_in_pixels(self, query)
         rows = searching_rows(result)
         if len(rows):
-            with frozen_parameters(modules):
+            frozen = self.autoencoder.frozen() if isinstance(self.autoencoder, Generator) else nullcontext()
+            with frozen_parameters(modules), frozen:
                 terms = [self._autoencoder_term(), self.further_term(query, result, rows)]
                 self._search_weight(query, result, rows, [term for term in terms if term is not None])
         return replace(result, end_latents=self.encode(result.counterfactuals))

@@ -19,6 +19,7 @@ from torch import Tensor
 from captum_dcf.attr._batches import BatchSize, check_batch_size, is_out_of_memory, search_in_batches
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._checks import (
+    check_data_range,
     check_inputs,
     check_modules,
     check_tensor,
@@ -42,8 +43,12 @@ REASONS = {
 }
 
 
+# Pixels so little beyond the range, in shares of it, are rounding.
+SLACK = 1e-3
+
+
 class CounterfactualWarning(UserWarning):
-    r"""Some examples of a call have no counterfactual; ``counterfactual(...)`` tells which, by status."""
+    r"""Some examples have no counterfactual, or inputs lie beyond the generator's range of pixels."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             internal_batch_size,
             show_progress,
         )
-        _warn_of_failures(result, self.generator.data_range, stacklevel=4)
+        _warn_of_failures(result, stacklevel=4)
         attributions = result.attributions.contiguous()
         return (attributions,) if isinstance(inputs, tuple) else attributions
 
@@ -192,7 +197,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             internal_batch_size,
             show_progress,
         )
-        _warn_of_failures(result, self.generator.data_range, stacklevel=3)
+        _warn_of_failures(result, stacklevel=3)
         counterfactuals = result.counterfactuals.contiguous()
         return (counterfactuals,) if isinstance(inputs, tuple) else counterfactuals
 
@@ -211,7 +216,8 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
     ) -> Counterfactual:
         r"""Everything there is to know: images, latents, scores and how the search of each example ended.
 
-        Arguments and errors as in :meth:`attribute`; nothing is warned of, the status says it.
+        Arguments and errors as in :meth:`attribute`. Examples that were not reached are not warned of, the status says
+        it; inputs beyond the generator's range are.
 
         Args:
             keep_path: Keep the images of all steps.
@@ -223,6 +229,8 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         check_batch_size(internal_batch_size)
         modules = [*modules_of(self.forward_func), self.generator]
         check_modules(modules)
+        check_data_range(self.generator)
+        _warn_of_range(tensor, self.generator.data_range, stacklevel=3)
         with _ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.frozen():
             own = tensor.detach().clone()
             goal, predict = self._resolve(own, target, additional_forward_args, confidence, goal)
@@ -317,14 +325,24 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be at least 1, received {value}")
 
 
-def _warn_of_failures(result: Counterfactual, data_range: tuple[float, float] | None, stacklevel: int) -> None:
+def _warn_of_failures(result: Counterfactual, stacklevel: int) -> None:
     failures = Counter(status for status in result.statuses() if status in REASONS)
     if failures:
         reasons = ", ".join(f"{count} {status.name} ({REASONS[status]})" for status, count in failures.items())
         message = f"{sum(failures.values())} of {len(result)} examples were not reached: {reasons}"
-        lowest, highest = float(result.inputs.min()), float(result.inputs.max())
-        if data_range is not None and (lowest < data_range[0] or highest > data_range[1]):
-            message += f"; inputs reach from {lowest:.3g} to {highest:.3g}, the generator's data_range is {data_range}"
+        warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
+
+
+def _warn_of_range(inputs: Tensor, data_range: tuple[float, float] | None, stacklevel: int) -> None:
+    if data_range is None:
+        return
+    lowest, highest = float(inputs.detach().min()), float(inputs.detach().max())
+    slack = SLACK * (data_range[1] - data_range[0])
+    if lowest < data_range[0] - slack or highest > data_range[1] + slack:
+        message = (
+            f"inputs reach from {lowest:.3g} to {highest:.3g}, the generator's data_range is {data_range}, and pixels "
+            "beyond it are put on its bounds: if that is not meant, give the generator the range of your pixels"
+        )
         warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
 
 
@@ -332,7 +350,8 @@ def _warn_of_failures(result: Counterfactual, data_range: tuple[float, float] | 
 def _ordinary_mode(device: torch.device) -> Iterator[None]:
     """Gradients, in full precision, whatever the mode of the caller: in half of it a flow is no longer invertible."""
     # Autocast for MPS came with torch 2.5; before, asking for it raises an error.
-    autocast = torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
+    is_available = getattr(torch.amp, "is_autocast_available", lambda kind: kind in ("cpu", "cuda"))
+    autocast = torch.autocast(device.type, enabled=False) if is_available(device.type) else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), autocast:
         yield
 

@@ -27,19 +27,8 @@ __all__ = ["Row", "shard_rows"]
 Row = dict[str, Any]
 
 
-def shard_rows(plan: Plan, shard: int, numbers: range, is_first: bool = True) -> list[Row]:
-    r"""The rows of one shard, by method and image.
-
-    Args:
-        plan: What to run.
-        shard: Its number, which the random numbers of the shard are made from.
-        numbers: Its images.
-        is_first: Of those that this process does. Where a method fails on all of its images, it is the method that is
-            set up wrongly, or the machine; of a later shard, the images may be hard.
-
-    Raises:
-        ValueError: A method or a measure fails on all images of the first shard.
-    """
+def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
+    r"""The rows of one shard, by method and image."""
     device = torch.device(local_device(plan.device))
     batches, broken = read(plan.images, numbers, device)
     rows = []
@@ -53,8 +42,9 @@ def shard_rows(plan: Plan, shard: int, numbers: range, is_first: bool = True) ->
                     of_method.append(part.row(plan, method))
                 else:
                     of_method += part
+        # Of the first shard alone: it tells a method that is set up wrongly from images that are hard.
         fails_on_all = failures and len(failures) == len(numbers) - len(broken)
-        if is_first and fails_on_all and (len(failures) > 1 or plan.length == 1):
+        if shard == 0 and fails_on_all and (len(failures) > 1 or plan.length == 1):
             raise ValueError(f"{failures[0].text(method)}, and so it is with all {len(failures)} images of its shard")
         rows += sorted(of_method, key=lambda row: row["image"])
     return rows

@@ -37,7 +37,7 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
 
     Raises:
         ValueError: The folder holds a run with other settings, or a method or a measure fails on all images of the
-            first shard that a process does.
+            first shard.
         OSError: The folder cannot be written to, or the disk is full; finished shards are intact.
     """
     folder = ShardFolder(out)
@@ -48,7 +48,7 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
             folder.claim(plan.described())
         mine = group.share(folder.missing(shards))
         for number in _shown(mine, show_progress and is_first()):
-            folder.write(number, shard_rows(plan, number, shards[number], is_first=number == mine[0]))
+            folder.write(number, shard_rows(plan, number, shards[number]))
         group.wait()
         if group.rank == 0:
             write_report(folder, plan.columns)

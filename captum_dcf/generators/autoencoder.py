@@ -2,6 +2,8 @@ r"""An encoder and a decoder as approximate coordinates."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
@@ -13,25 +15,39 @@ class AutoencoderGenerator(Generator):
     r"""Any pair of encoder and decoder networks as a generator; ``decode(encode(x))`` is only near x.
 
     Args:
-        encoder: Images (N, C, H, W) to latents (N, D).
-        decoder: Latents (N, D) to images (N, C, H, W).
+        encoder: Images (N, C, H, W) to latents, (N, D) or of another shape.
+        decoder: Latents, as the encoder gives them, to images (N, C, H, W).
         data_range: Least and greatest pixel value, None for no bounds.
+        latent_shape: Shape of one latent, such as (C, H, W), where it is not (D,).
     """
 
     exact = False
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, data_range: tuple[float, float] | None = (0.0, 1.0)
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        data_range: tuple[float, float] | None = (0.0, 1.0),
+        latent_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.data_range = data_range
+        self.latent_shape = None if latent_shape is None else tuple(latent_shape)
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
-        return self.encoder(x)
+        latents = self.encoder(x)
+        if self.latent_shape is None:
+            if isinstance(latents, Tensor) and latents.ndim > 2:
+                shape = tuple(latents.shape[1:])
+                raise ValueError(
+                    f"the encoder's latents are not (N, D): give AutoencoderGenerator latent_shape={shape}"
+                )
+            return latents
+        return latents.flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Latents (N, D) to images (N, C, H, W)."""
-        return self.decoder(z)
+        return self.decoder(z if self.latent_shape is None else z.reshape(len(z), *self.latent_shape))

@@ -2,6 +2,7 @@ r"""Generator: what the search needs of a generative model."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class Generator(nn.Module, ABC):
             latents: Latents (N, D), for their number of dimensions, dtype and device.
         """
         free_dimensions = latents[:, self.free].shape[1]
-        return torch.tensor(free_dimensions, dtype=latents.dtype, device=latents.device).sqrt()
+        return torch.tensor(math.sqrt(free_dimensions), dtype=latents.dtype, device=latents.device)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

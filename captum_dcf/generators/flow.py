@@ -35,7 +35,7 @@ class NormalizingFlowGenerator(Generator):
     are as long as it draws no noise.
 
     Args:
-        flow: The flow, in evaluation mode.
+        flow: The flow, in evaluation mode, over images (N, C, H, W) or over rows of pixels (N, D).
         data_range: Least and greatest pixel value of the images it was trained on, None for data without bounds.
         latent_shapes: Shape of each latent tensor without the batch; read off the base distributions by default.
         memory: What a search keeps for the gradient: ``"full"``, all activations, or ``"constant"``, the output of each
@@ -44,6 +44,7 @@ class NormalizingFlowGenerator(Generator):
         compiled: Call the coupling networks of a search through ``torch.compile``. The first search then takes a minute
             longer; whether later ones gain depends on the device (a CPU does not). Where it fails, a warning says so
             and the search goes on without.
+        image_shape: Shape of one image, (C, H, W), for a flow over rows of pixels.
 
     Raises:
         TypeError: ``flow`` is neither of the two.
@@ -59,6 +60,7 @@ class NormalizingFlowGenerator(Generator):
         latent_shapes: Sequence[Sequence[int]] | None = None,
         memory: Literal["full", "constant"] = "full",
         compiled: bool = False,
+        image_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(flow, (nf.NormalizingFlow, nf.MultiscaleFlow)):
@@ -69,11 +71,13 @@ class NormalizingFlowGenerator(Generator):
         self.data_range = data_range
         self.latent_shapes = _shapes_of_bases(self._bases()) if latent_shapes is None else [*map(tuple, latent_shapes)]
         self.memory = memory
+        self.image_shape = None if image_shape is None else tuple(image_shape)
         self._call: NetworkCall = CompiledCall() if compiled else call_network
         self._frozen_levels: list[list[FrozenLayer]] | None = None
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
+        x = self._as_flow_data(x)
         if self._frozen_levels is not None:
             return self._encode_frozen(x, self._frozen_levels)
         if isinstance(self.flow, nf.MultiscaleFlow):
@@ -85,10 +89,12 @@ class NormalizingFlowGenerator(Generator):
         r"""Latents (N, D) to images (N, C, H, W)."""
         latents = self._unpack(z)
         if self._frozen_levels is not None:
-            return self._decode_frozen(latents, self._frozen_levels)
-        if isinstance(self.flow, nf.MultiscaleFlow):
-            return self.flow.forward_and_log_det(latents)[0]
-        return self.flow.forward(latents[0])
+            x = self._decode_frozen(latents, self._frozen_levels)
+        elif isinstance(self.flow, nf.MultiscaleFlow):
+            x = self.flow.forward_and_log_det(latents)[0]
+        else:
+            x = self.flow.forward(latents[0])
+        return x if self.image_shape is None else x.reshape(len(z), *self.image_shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Log-density of images in nats, (N,); of the images as they are, without dequantisation noise.
@@ -96,9 +102,11 @@ class NormalizingFlowGenerator(Generator):
         Raises:
             TypeError: The flow is class-conditional: it has a density only together with a class.
         """
+        x = self._as_flow_data(x)
         if not isinstance(self.flow, nf.MultiscaleFlow):
             return self.flow.log_prob(x)
-        if self.flow.class_cond:
+        # Not the flow's own class_cond, which normflows sets by default whether or not its bases know of classes.
+        if any(_knows_classes(base) for base in self._bases()):
             raise TypeError("a class-conditional flow has no density of an image alone")
         return self.flow.log_prob(x, None)
 
@@ -151,8 +159,22 @@ class NormalizingFlowGenerator(Generator):
             raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
         return [part.reshape(len(z), *shape) for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
 
+    def _as_flow_data(self, x: Tensor) -> Tensor:
+        if self.image_shape is not None:
+            return x.flatten(1)
+        if x.ndim > 2 and [len(shape) for shape in self.latent_shapes] == [1]:
+            raise ValueError(
+                f"the flow is over rows of {self.latent_shapes[0][0]} pixels: "
+                f"give NormalizingFlowGenerator image_shape={tuple(x.shape[1:])}"
+            )
+        return x
+
     def _bases(self) -> list[Any]:
         return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]
+
+
+def _knows_classes(base: Any) -> bool:
+    return isinstance(base, nf.distributions.ClassCondDiagGaussian) or getattr(base, "class_cond", False)
 
 
 def _shapes_of_bases(bases: list[Any]) -> list[tuple[int, ...]]:

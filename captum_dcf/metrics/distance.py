@@ -146,7 +146,7 @@ def ssim(inputs: Tensor, counterfactuals: Tensor, data_range: float = 1.0) -> Te
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).view(len(inputs), -1).flatten(1).mean(1)
+    return (luminance * structure).unflatten(0, inputs.shape[:2]).flatten(1).mean(1)
 
 
 def _windowed_mean(images: Tensor) -> Tensor:

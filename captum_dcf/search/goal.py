@@ -116,6 +116,8 @@ class _ClassGoal(Goal):
 
     def _labels(self, output: Tensor) -> Tensor:
         labels = torch.as_tensor(self.label, dtype=torch.int64, device=output.device)
+        # The backward pass keeps them, which it may not where they were made in inference mode.
+        labels = labels.clone() if labels.is_inference() else labels
         return labels.expand(len(output)).unsqueeze(1)
 
     def _log_probabilities(self, output: Tensor) -> Tensor:

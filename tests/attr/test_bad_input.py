@@ -2,12 +2,15 @@ r"""A wrong argument is told what was received and what is accepted."""
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from typing import Any
 
 import normflows as nf
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from toys import Rotated, RowClassifier, images
 
 from captum_dcf import (
@@ -151,11 +154,16 @@ def test_logits_that_are_said_to_be_probabilities(classifier: nn.Module, generat
         (nn.BatchNorm2d(1), r"0 \(BatchNorm2d\) uses batch statistics: call .eval\(\)"),
         (nn.Dropout(0.5), r"0 \(Dropout\) is in training mode: call .eval\(\)"),
         (nn.Dropout2d(0.5), r"0 \(Dropout2d\) is in training mode: call .eval\(\)"),
+        (nn.InstanceNorm2d(1, track_running_stats=True), r"0 \(InstanceNorm2d\) is in training mode"),
+        (nn.utils.spectral_norm(nn.Conv2d(1, 1, 1)), r"0 \(Conv2d\) is in training mode"),
+        (spectral_norm(nn.Conv2d(1, 1, 1)), r"_SpectralNorm\) is in training mode"),
+        (torch.jit.script(nn.Sequential(nn.BatchNorm2d(1))), r"0.0 \(BatchNorm2d\) uses batch statistics"),
+        (torch.jit.script(nn.Sequential(nn.Dropout(0.5))), r"0.0 \(Dropout\) is in training mode"),
     ],
 )
 def test_a_model_in_training_mode(generator: Generator, layer: nn.Module, says: str):
     model = nn.Sequential(layer, RowClassifier())
-    for function in (model, model.forward, nn.DataParallel(model)):
+    for function in (model, model.forward, nn.DataParallel(model), partial(model), partial(partial(model.forward))):
         with pytest.raises(ValueError, match=says):
             DiffeomorphicCounterfactual(function, generator).attribute(images(3), target=1)
     model.eval()
@@ -261,6 +269,13 @@ def test_an_encoder_that_gives_a_pair(classifier: nn.Module):
         DiffeomorphicCounterfactual(classifier, Pair()).attribute(images(3), target=1)
 
 
+def test_data_bounds_between_which_there_is_no_image(classifier: nn.Module, generator: Generator):
+    for bounds in ((0.0, float("inf")), (1.0, 0.0), (0.0, 0.0), (0.0, 0.5, 1.0)):
+        generator.data_range = bounds
+        with pytest.raises(ValueError, match=r"data_range of Rotated must be None or two finite numbers.*received"):
+            DiffeomorphicCounterfactual(classifier, generator).attribute(images(3), target=1)
+
+
 @pytest.mark.parametrize("part", [nn.RReLU(), nn.GRU(4, 4, num_layers=2, dropout=0.5)])
 def test_a_model_that_draws_random_numbers(generator: Generator, part: nn.Module):
     model = RowClassifier().eval()
@@ -276,3 +291,17 @@ def test_inputs_of_another_scale_are_named(classifier: nn.Module):
             part.data_dep_init_done.fill_(1.0)
     with pytest.warns(CounterfactualWarning, match=r"reach from 0 to 255, the generator's data_range is \(0.0, 1.0\)"):
         DiffeomorphicCounterfactual(classifier, flow).attribute(torch.linspace(0, 255, 16).view(1, 1, 4, 4), target=1)
+
+
+def test_inputs_beyond_the_range_are_warned_of_even_if_all_are_found(classifier: nn.Module, generator: Generator):
+    method = DiffeomorphicCounterfactual(classifier, generator)
+    beyond = images(3)
+    beyond[0, 0, 3, 3] = 1.2
+    with pytest.warns(
+        CounterfactualWarning, match=r"reach from 0\.3\d* to 1.2, the generator's data_range is \(0.0, 1.0\)"
+    ):
+        assert method.counterfactual(beyond, target=1).reached.all()
+    generator.data_range = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.counterfactual(beyond, target=1)

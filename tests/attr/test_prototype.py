@@ -40,6 +40,18 @@ def test_prototypes_are_those_of_a_brute_force_search(classifier: nn.Module, gen
         torch.testing.assert_close(found, brute_force(latents, labels, encodings, classes, neighbors))
 
 
+def test_a_reference_that_cannot_be_encoded_is_no_prototype(classifier: nn.Module):
+    class Blind(Rotated):
+        def encode(self, x: Tensor) -> Tensor:
+            return torch.where(x[:, :1, 0, 0] > 0.5, torch.nan, super().encode(x))
+
+    method = PrototypeCounterfactual(classifier, Blind(), reference(), neighbors=1000)
+    encodings, classes = method.encoded_reference(images(3))
+    assert encodings.isnan().any()
+    labels = torch.tensor([0, 1, 2])
+    assert nearest_mean(torch.zeros(3, 16), labels, encodings, classes, neighbors=1000).isfinite().all()
+
+
 def test_the_reference_is_encoded_once(classifier: nn.Module):
     class Watched(Rotated):
         largest = 0

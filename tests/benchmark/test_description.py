@@ -123,6 +123,16 @@ def test_a_run_does_not_go_on_with_other_files(tmp_path, toml):
     assert "settings.files is" in result.stderr
 
 
+def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
+    before = len(read_plan(toml).images)
+    for folder in ("images", "reference"):
+        (tmp_path / folder / "0" / ".DS_Store").write_bytes(b"no image")
+        (tmp_path / folder / "7").write_text("no folder", encoding="utf-8")
+    plan = read_plan(toml)
+    assert len(plan.images) == before
+    assert invoke("benchmark", toml, "--out", tmp_path / "out").exit_code == 0
+
+
 def test_a_device_that_is_not_there_is_refused(toml):
     with pytest.raises(ValueError, match="device must be cpu, cuda or mps, and there: received 'gpu'"):
         read_plan(toml, device="gpu")
@@ -139,6 +149,10 @@ def test_a_device_that_is_not_there_is_refused(toml):
         ('model = "toy-cnn"', 'model = "vgg"', "no model 'vgg'"),
         ('generators = ["toy-ae"]', 'generators = ["toy-cnn"]', "'toy-cnn' is no generator"),
         ("target = 1", "", "does not say target"),
+        ('weights = "weights"', 'weights = "wieghts"', "there is no folder of weights"),
+        ('title = "Toys"', "title = 2020-01-01", "the title must be a string"),
+        ('folder = "images"\nreference = "reference"', 'set = "mnist"\nsource = "4"', "from 0 to 9, received '4'"),
+        ('folder = "images"\nreference = "reference"', 'set = "mnist"\nsource = 12', "from 0 to 9, received 12"),
         ("target = 1", "target = 1\ncolour = 2", "says colour; known are model"),
         ('folder = "images"', "", "data must say"),
         ('folder = "images"', 'folder = "nothing"', "no images in"),

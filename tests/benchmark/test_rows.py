@@ -3,13 +3,15 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 from toys import images
 
 from captum_dcf import AdversarialExample, DiffeomorphicCounterfactual
-from captum_dcf.benchmark import Method, NotApplicable, Plan, SaliencyMap, counterfactual_methods, run
+from captum_dcf.benchmark import Method, NotApplicable, Plan, SaliencyMap, counterfactual_methods, run, saliency_method
 from captum_dcf.metrics import l2_input, l2_latent
 
 
@@ -34,6 +36,12 @@ def plan_of(dataset, classifier, methods, measures=None, **others):
 def dataset(classifier):
     x = images(6)
     return TensorDataset(x, classifier(x).argmax(1))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)).eval()
 
 
 class Damaged(Dataset):
@@ -204,6 +212,37 @@ def test_random_numbers_are_those_of_the_shard_and_the_callers_are_put_back(tmp_
     values = [[row["mean"] for row in part] for part in rows]
     assert values[0] == values[1] != values[2]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_random_numbers_of_numpy_are_those_of_the_shard_too(tmp_path, dataset, network):
+    # Captum's GradientShap draws from them.
+    measures = {"strength": lambda case: case.attributions.flatten(1).abs().sum(1)}
+    before = np.random.get_state()[1].tolist()
+    rows = [
+        table(run(plan_of(dataset, network, [saliency_method("GradientShap", network)], measures), tmp_path / name))
+        for name in ("first", "second")
+    ]
+    values = [[row["strength"] for row in part] for part in rows]
+    assert values[0] == values[1]
+    assert float(values[0][0]) > 0
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_a_data_set_of_one_image_that_cannot_be_read_is_a_row(tmp_path, classifier):
+    class Unreadable(Damaged):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise OSError("image file is truncated")
+
+    [row] = table(run(plan_of(Unreadable(), classifier, [Method("m", brighter)]), tmp_path / "out"))
+    assert "image file is truncated" in row["error"]
+
+
+def test_names_may_hold_any_character(tmp_path, dataset, classifier):
+    rows = table(run(plan_of(dataset, classifier, [Method("a\u2028b\u0085", brighter)]), tmp_path / "out"))
+    assert {row["method"] for row in rows} == {"a\u2028b\u0085"}
 
 
 def test_shards_are_whole_lines_of_json(tmp_path, dataset, classifier):

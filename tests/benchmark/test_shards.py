@@ -104,3 +104,10 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(OSError, match="cannot write"):
         run(PLAN, tmp_path / "out")
+
+
+def test_shards_whose_settings_are_gone_are_nobodys(tmp_path):
+    run(PLAN, tmp_path)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ValueError, match=r"shards of a run whose settings.json is gone"):
+        run(PLAN, tmp_path)

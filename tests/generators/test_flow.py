@@ -282,6 +282,43 @@ def test_a_class_conditional_flow_has_no_density_of_an_image_alone():
         NormalizingFlowGenerator(flow, latent_shapes=[(4,)]).log_prob(torch.zeros(2, 4))
 
 
+def test_a_flow_is_class_conditional_by_its_bases():
+    # normflows says class_cond=True of every multi-scale flow that does not say otherwise.
+    base = nf.distributions.DiagGaussian((1, 2, 2), trainable=False)
+    flow = NormalizingFlowGenerator(nf.MultiscaleFlow([base], [[]], []), data_range=None)
+    x = torch.randn(3, 1, 2, 2)
+    expected = torch.distributions.Normal(0, 1).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(flow.log_prob(x), expected)
+
+
+# Rows of pixels
+
+
+def flat_flow() -> nf.NormalizingFlow:
+    torch.manual_seed(2)
+    mask = torch.tensor([1.0, 0.0] * 8)
+    nets = [nf.nets.MLP([16, 8, 16], init_zeros=False) for _ in range(4)]
+    layers = [nf.flows.MaskedAffineFlow(mask if i else 1 - mask, nets[2 * i], nets[2 * i + 1]) for i in range(2)]
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(16, trainable=False), layers).eval()
+
+
+def test_a_flow_over_rows_of_pixels_takes_images():
+    flow, x = flat_flow(), torch.rand(3, 1, 4, 4)
+    generator = NormalizingFlowGenerator(flow, data_range=None, image_shape=(1, 4, 4))
+    torch.testing.assert_close(generator(x), x)
+    torch.testing.assert_close(generator.log_prob(x), flow.log_prob(x.flatten(1)))
+    with generator.frozen():
+        torch.testing.assert_close(generator(x), x)
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+    method = DiffeomorphicCounterfactual(classifier, generator)
+    assert method.counterfactual(x, classifier(x).argmin(1), confidence=0.6).reached.all()
+
+
+def test_a_flow_over_rows_of_pixels_says_what_it_needs():
+    with pytest.raises(ValueError, match=r"rows of 16 pixels: give NormalizingFlowGenerator image_shape=\(1, 4, 4\)"):
+        NormalizingFlowGenerator(flat_flow()).encode(torch.rand(3, 1, 4, 4))
+
+
 # Glow
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from toys import Rotated, RowClassifier, images
 
-from captum_dcf import AtLeast, DiffeomorphicCounterfactual, Generator, IdentityGenerator, UnitGradient
+from captum_dcf import (
+    AtLeast,
+    DiffeomorphicCounterfactual,
+    Generator,
+    IdentityGenerator,
+    UnitGradient,
+)
+from captum_dcf.generators import AutoencoderGenerator
 
 
 def test_calling_a_generator_gives_the_reconstruction(generator: Generator):
@@ -77,6 +84,16 @@ def test_the_frozen_block_is_held_once_for_a_whole_call():
 
 
 # The identity
+
+
+def test_an_autoencoder_may_have_latents_of_any_shape():
+    encoder, decoder = nn.Conv2d(1, 2, 2, stride=2), nn.ConvTranspose2d(2, 1, 2, stride=2)
+    x = images(3)
+    with pytest.raises(ValueError, match=r"give AutoencoderGenerator latent_shape=\(2, 2, 2\)"):
+        AutoencoderGenerator(encoder, decoder).encode(x)
+    generator = AutoencoderGenerator(encoder, decoder, latent_shape=(2, 2, 2))
+    assert generator.encode(x).shape == (3, 8)
+    torch.testing.assert_close(generator(x), decoder(encoder(x)))
 
 
 def test_the_identity_keeps_every_bit():

@@ -77,3 +77,16 @@ def test_other_shape_is_refused(measure):
 def test_image_smaller_than_the_window_is_refused():
     with pytest.raises(ValueError, match="at least 11"):
         ssim(torch.zeros(1, 1, 10, 28), torch.zeros(1, 1, 10, 28))
+
+
+@pytest.mark.parametrize("measure", [l1, l2_input, sparsity, ssim])
+def test_grey_levels_in_bytes_are_refused(measure):
+    # Their differences would wrap around.
+    bytes_ = torch.full((1, 1, 16, 16), 5, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"of floats, received torch\.uint8"):
+        measure(bytes_, bytes_ - 1)
+
+
+@pytest.mark.parametrize("measure", [l1, l2_input, sparsity, ssim])
+def test_no_image_has_no_distance(measure):
+    assert measure(torch.zeros(0, 1, 16, 16), torch.zeros(0, 1, 16, 16)).shape == (0,)

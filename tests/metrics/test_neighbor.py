@@ -20,6 +20,11 @@ def test_shares_are_those_of_scikit_learn():
     np.testing.assert_allclose(neighbor_mean(x, references, values), means, rtol=1e-5)
 
 
+def test_features_far_from_the_origin_keep_their_neighbours():
+    x = torch.rand(200, 1, 4, 4) + 1000
+    assert (neighbor_agreement(x, torch.arange(200), x, torch.arange(200), k=1) == 1).all()
+
+
 def test_small_portions_give_the_same(monkeypatch):
     references, labels, x = torch.rand(50, 3), torch.randint(0, 3, (50,)), torch.rand(9, 3)
     at_once = neighbor_agreement(x, 1, references, labels)

@@ -21,6 +21,15 @@ def test_im1_by_hand():
     torch.testing.assert_close(im1(x, 4, 9, autoencoders), torch.full((3,), 5.0))
 
 
+def test_autoencoders_may_be_a_module_dict():
+    x = images(3)
+    blur, keep = torch.nn.AvgPool2d(3, 1, 1), torch.nn.Identity()
+    expected = im1(x, 9, 4, {4: keep, 9: blur})
+    torch.testing.assert_close(im1(x, 9, 4, torch.nn.ModuleDict({"4": keep, "9": blur})), expected)
+    with pytest.raises(ValueError, match=r"class 1 has no autoencoder; there are some for the classes \[4, 9\]"):
+        im1(x, 1, 4, torch.nn.ModuleDict({"4": keep, "9": blur}))
+
+
 def test_im2_by_hand():
     x = torch.full((2, 1, 4, 4), 0.5)
     # 4 · |0.3 - 0.1| / (16 · 0.5)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from idx import write_mnist
+from torch import Tensor
 
 from captum_dcf import zoo
 
 pytest.importorskip("lightning")
 pytest.importorskip("torchvision")
 
+from captum_dcf.training import objectives
 from captum_dcf.training.run import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -56,6 +58,32 @@ def test_training_goes_on_from_its_checkpoint(root: Path, tmp_path: Path):
     assert card.training["epochs_before_last_run"] == 1
     after = zoo.load("mnist-cnn", out).state_dict()
     assert any(not torch.equal(before[key], value) for key, value in after.items())
+
+
+def test_a_finished_checkpoint_is_not_given_another_card(root: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    card = train("mnist-cnn", root, out, epochs=2)
+    for epochs in (1, 2):
+        with pytest.raises(ValueError, match=r"mnist-cnn.ckpt has 2 epochs already: ask for more than these"):
+            train("mnist-cnn", root, out, epochs=epochs)
+    with pytest.raises(ValueError, match="began with seed 0, not 5"):
+        train("mnist-cnn", root, out, epochs=3, seed=5)
+    assert zoo.read_card("mnist-cnn", out) == card
+
+
+def test_a_flow_takes_its_scales_from_the_training_set(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    measured = objectives.bits_per_dimension
+
+    def spy(flow: torch.nn.Module, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return measured(flow, images)
+
+    monkeypatch.setattr(objectives, "bits_per_dimension", spy)
+    train("mnist-glow", root, tmp_path / "out", epochs=1)
+    # A batch of 64 of the 130 training images, not the 30 test images.
+    assert seen[0] == 64
+    assert seen[-1] == 30
 
 
 def test_training_twice_gives_the_same_weights(root: Path, tmp_path: Path):

@@ -38,8 +38,30 @@ def test_all_differences_share_one_symmetric_scale_that_holds_them_all(results):
     assert len(limits) == 1
     [(low, high)] = limits
     assert low == -high
-    largest = max(float(result.attributions.sum(1).abs().max()) for result in results.values())
+    largest = max(float(result.attributions.abs().max()) for result in results.values())
     assert high == pytest.approx(largest)
+
+
+def test_a_change_of_colour_is_seen(results):
+    # Red goes up and blue goes down by as much: together nothing would be left.
+    change = torch.zeros(4, 3, 6, 6)
+    change[:, 0, 2, 3], change[:, 2, 2, 3], change[:, 1, 5, 5] = 0.4, -0.3, -0.2
+    recoloured = replace(results["weak"], counterfactuals=results["weak"].inputs + change)
+    figure = counterfactual_figure({"recoloured": recoloured}, rows=[1])
+    [drawn] = [axis.images[0] for axis in figure.axes if axis.images and axis.images[0].get_cmap().name == "RdBu_r"]
+    shown = np.asarray(drawn.get_array())
+    assert (shown[2, 3], shown[5, 5]) == pytest.approx((0.4, -0.2))
+    assert np.abs(shown).sum() == pytest.approx(0.6, abs=1e-4)
+
+
+def test_half_precision_is_drawn_and_no_row_is_refused(results):
+    tensors = {name: value for name, value in vars(results["weak"]).items() if torch.is_tensor(value)}
+    half = replace(
+        results["weak"], **{name: value.bfloat16() for name, value in tensors.items() if value.is_floating_point()}
+    )
+    counterfactual_figure({"half": half}, rows=[0])
+    with pytest.raises(ValueError, match="at least one row"):
+        counterfactual_figure(results, rows=[])
 
 
 def test_what_is_drawn_is_what_was_found(results):
