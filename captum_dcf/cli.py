@@ -59,7 +59,9 @@ def demo(out: Path, per_class: int) -> None:
 def explain(images: tuple[Path, ...], target: int, out: Path, model: str, generator: str) -> None:
     r"""Say what would have to change in image files (IMAGES) for the model to see TARGET.
 
-    Files are made grey and resized to the model's images (28×28, white on black for mnist-cnn).
+    Files are made grey and resized, not cropped, to the model's images: for mnist-cnn 28×28, white digits on black.
+    Said of each are what the model sees, how the search ended, the probability of TARGET, and how likely the image and
+    its counterfactual are to the generator: of digits about 3,700 nats, of what is far below it knows nothing.
     """
     from captum_dcf.demo import explain_files
 
@@ -75,7 +77,11 @@ def explain(images: tuple[Path, ...], target: int, out: Path, model: str, genera
 @click.option("--seed", default=0, show_default=True, help="For weights, order of images and noise.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each set, for a trial.")
 def train(name: str, root: Path, out: Path, epochs: int | None, seed: int, limit: int | None) -> None:
-    r"""Train a model of the zoo (NAME); goes on from OUT/NAME.ckpt where there is one."""
+    r"""Train a model of the zoo; goes on from OUT/NAME.ckpt where there is one.
+
+    NAME is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae or mnist-ae-0 to mnist-ae-9. --root is a folder of
+    torchvision, which torchvision.datasets.MNIST(ROOT, download=True) fills.
+    """
     try:
         from captum_dcf.training.run import train as run
     except ModuleNotFoundError as error:

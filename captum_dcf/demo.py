@@ -14,7 +14,8 @@ from captum_dcf import zoo
 from captum_dcf.attr import AdversarialExample, CounterfactualAttribution, DiffeomorphicCounterfactual
 from captum_dcf.data import mnist_sample
 from captum_dcf.data.files import read_images, write_image
-from captum_dcf.generators import Generator
+from captum_dcf.generators import Generator, NormalizingFlowGenerator
+from captum_dcf.models.classifier import ConvClassifier, ResidualClassifier
 from captum_dcf.search import Adam, Counterfactual
 from captum_dcf.visualization import counterfactual_figure
 
@@ -102,6 +103,8 @@ def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, gen
     generator, classifier = zoo.load(generator_name), zoo.load(model)
     if not isinstance(generator, Generator):
         raise ValueError(f"{generator_name!r} is no generator; generators of the zoo are {_generators()}")
+    if not isinstance(classifier, (ConvClassifier, ResidualClassifier)):
+        raise ValueError(f"{model!r} is no classifier; one of the zoo is 'mnist-cnn'")
     image_shape = zoo.read_card(generator_name).arguments["image_shape"]
     images = read_images(paths, image_shape)
     result = DiffeomorphicCounterfactual(classifier, generator).counterfactual(images, target)
@@ -109,15 +112,25 @@ def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, gen
     result.save(out / "counterfactuals.safetensors")
     for path, image in zip(paths, result.counterfactuals):
         write_image(image, out / f"{path.stem}-to-{target}.png")
-    figure = counterfactual_figure({"": result}, range(len(paths)), [path.name for path in paths])
+    figure = counterfactual_figure(result, range(len(paths)), [path.name for path in paths])
     figure.savefig(out / "counterfactuals.png", dpi=150)
-    lines = [
-        f"{path}: {status.name}, {steps} steps, P({target}) {start:.3f} -> {end:.3f}"
-        for path, status, steps, start, end in zip(
-            paths, result.statuses(), result.steps.tolist(), result.start_scores.tolist(), result.end_scores.tolist()
-        )
-    ]
-    return "\n".join(lines)
+    with torch.no_grad():
+        sure, seen = classifier(images).softmax(1).max(1)
+    likely = _likelihoods(generator, images, result.counterfactuals)
+    return "\n".join(
+        f"{path}: seen as {seen[row]} ({sure[row]:.3f}), {status.name} after {result.steps[row]} steps, "
+        f"P({target}) {result.start_scores[row]:.3f} -> {result.end_scores[row]:.3f}{likely[row]}"
+        for row, (path, status) in enumerate(zip(paths, result.statuses()))
+    )
+
+
+@torch.no_grad()
+def _likelihoods(generator: Generator, images: Tensor, counterfactuals: Tensor) -> list[str]:
+    """What a flow says of each image and its counterfactual; other generators have no density."""
+    if not isinstance(generator, NormalizingFlowGenerator):
+        return [""] * len(images)
+    pairs = zip(generator.log_prob(images).tolist(), generator.log_prob(counterfactuals).tolist())
+    return [f", log p {before:.0f} -> {after:.0f}" for before, after in pairs]
 
 
 def _generators() -> list[str]:

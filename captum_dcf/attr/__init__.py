@@ -1,8 +1,9 @@
 r"""Counterfactual methods, one class each, to be used like those of ``captum.attr``."""
 
+from ._warnings import CounterfactualWarning
 from .adversarial import AdversarialExample
 from .contrastive import ContrastiveCounterfactual
-from .counterfactual import CounterfactualAttribution, CounterfactualWarning
+from .counterfactual import CounterfactualAttribution
 from .diffeomorphic import DiffeomorphicCounterfactual
 from .latent_shift import LatentShift
 from .natural import NaturalCounterfactual

@@ -1,10 +1,9 @@
-r"""What is refused before a search begins, and what is put back after it."""
+r"""What is refused before a search begins."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ __all__ = [
     "check_inputs",
     "check_modules",
     "check_tensor",
-    "frozen_parameters",
     "modules_of",
     "single_tensor",
 ]
@@ -67,8 +65,12 @@ def check_tensor(name: str, value: Any) -> None:
 
 
 def check_modules(modules: list[nn.Module]) -> None:
-    r"""Refuses modules whose output for one example depends on the others in the batch, or on chance."""
+    r"""Refuses modules whose output has no gradient, or depends on chance or on the others in the batch."""
     for module in modules:
+        if any(parameter.is_inference() for parameter in module.parameters()):
+            raise ValueError(
+                f"{type(module).__name__} has parameters without gradients: make it outside of torch.inference_mode()"
+            )
         for name, part in module.named_modules():
             place = f"{type(module).__name__}.{name}" if name else type(module).__name__
             kind = _kind(part)
@@ -112,22 +114,3 @@ def _learns(part: nn.Module, kind: str) -> bool:
         return getattr(part, "running_mean", None) is not None
     hooks = part._forward_pre_hooks.values() if not isinstance(part, torch.jit.ScriptModule) else ()
     return "SpectralNorm" in (kind.removeprefix("_"), *(type(hook).__name__ for hook in hooks))
-
-
-@contextmanager
-def frozen_parameters(modules: list[nn.Module]) -> Iterator[None]:
-    r"""A block in which no parameter requires gradients: they are a third of the backward cost and never needed."""
-    # Those made in inference mode need no gradients anyway, and cannot be told so.
-    trainable = [
-        parameter
-        for module in modules
-        for parameter in module.parameters()
-        if parameter.requires_grad and not parameter.is_inference()
-    ]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

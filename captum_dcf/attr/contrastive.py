@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_dcf.attr._checks import check_modules, frozen_parameters
+from captum_dcf.attr._checks import check_modules
 from captum_dcf.attr._fista import elastic_net, fista
 from captum_dcf.attr._outcome import (
     begin_in_pixels,
@@ -20,6 +20,7 @@ from captum_dcf.attr._outcome import (
     searching_rows,
 )
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
+from captum_dcf.attr.kept import frozen_parameters
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import Goal, LeaveClass, OutputKind, ReachClass
 from captum_dcf.search.problem import gradient_of

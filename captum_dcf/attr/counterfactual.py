@@ -2,11 +2,9 @@ r"""CounterfactualAttribution: what all counterfactual methods share, in Captum'
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,32 +21,18 @@ from captum_dcf.attr._checks import (
     check_inputs,
     check_modules,
     check_tensor,
-    frozen_parameters,
     modules_of,
     single_tensor,
 )
 from captum_dcf.attr._predict import of_rows, predictor
 from captum_dcf.attr._target import parse_target, select_classes, select_outputs
+from captum_dcf.attr._warnings import warn_of_failures, warn_of_range
+from captum_dcf.attr.kept import frozen_parameters, ordinary_mode
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import OUTPUT_KINDS, Goal, LeaveClass, OutputKind, ReachClass
-from captum_dcf.search.result import Counterfactual, Status
+from captum_dcf.search.result import Counterfactual
 
-__all__ = ["CounterfactualAttribution", "CounterfactualWarning", "Query"]
-
-REASONS = {
-    Status.BEST_EFFORT: "the step limit came first",
-    Status.STALLED: "the gradient vanished",
-    Status.NOT_FINITE: "decodes or gradients were not finite",
-    Status.NOT_RECONSTRUCTED: "the generator cannot represent the input",
-}
-
-
-# Pixels so little beyond the range, in shares of it, are rounding.
-SLACK = 1e-3
-
-
-class CounterfactualWarning(UserWarning):
-    r"""Some examples have no counterfactual, or inputs lie beyond the generator's range of pixels."""
+__all__ = ["CounterfactualAttribution", "Query"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +130,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             refine: Shorten the last step by bisection, down to the threshold of the goal.
             internal_batch_size: Search so many examples at a time, to bound memory; all at once by default. ``"auto"``
                 takes more and more of them while that is faster, and fewer where memory does not suffice. Results do
-                not depend on it.
+                not depend on it but for rounding.
             show_progress: Show a progress bar, counting the examples that have ended.
 
         Returns:
@@ -169,7 +153,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             internal_batch_size,
             show_progress,
         )
-        _warn_of_failures(result, stacklevel=4)
+        warn_of_failures(result, stacklevel=4)
         attributions = result.attributions.contiguous()
         return (attributions,) if isinstance(inputs, tuple) else attributions
 
@@ -197,7 +181,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             internal_batch_size,
             show_progress,
         )
-        _warn_of_failures(result, stacklevel=3)
+        warn_of_failures(result, stacklevel=3)
         counterfactuals = result.counterfactuals.contiguous()
         return (counterfactuals,) if isinstance(inputs, tuple) else counterfactuals
 
@@ -230,8 +214,8 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         modules = [*modules_of(self.forward_func), self.generator]
         check_modules(modules)
         check_data_range(self.generator)
-        _warn_of_range(tensor, self.generator.data_range, stacklevel=3)
-        with _ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.frozen():
+        warn_of_range(tensor, self.generator.data_range, stacklevel=3)
+        with ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.frozen():
             own = tensor.detach().clone()
             goal, predict = self._resolve(own, target, additional_forward_args, confidence, goal)
             with _progress_bar(show_progress, self.get_name(), len(own)) as bar:
@@ -261,18 +245,9 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             ValueError: The generator cannot encode such inputs, or its latents are not (N, D).
         """
         name = type(self.generator).__name__
-        try:
-            with torch.no_grad():
-                bounds = self.generator.data_range
-                latents = self.generator.encode(inputs if bounds is None else inputs.clamp(*bounds))
-        except (RuntimeError, IndexError) as error:
-            if type(error) not in (RuntimeError, IndexError) or is_out_of_memory(error):
-                raise
-            accepted = next((f", its parameters are {p.dtype} on {p.device}" for p in self.generator.parameters()), "")
-            raise ValueError(
-                f"{name} cannot encode inputs of shape {tuple(inputs.shape)}, {inputs.dtype} on {inputs.device}"
-                f"{accepted}: {error}"
-            ) from error
+        bounds = self.generator.data_range
+        with _told(self.generator, "encode inputs", inputs), torch.no_grad():
+            latents = self.generator.encode(inputs if bounds is None else inputs.clamp(*bounds))
         check_tensor(f"{name}.encode", latents)
         if latents.ndim != 2 or len(latents) != len(inputs):
             raise ValueError(f"{name}.encode must give ({len(inputs)}, D), received {tuple(latents.shape)}")
@@ -282,9 +257,10 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         r"""The images of latents, checked to have the shape of the inputs' images.
 
         Raises:
-            ValueError: The generator's images have another shape.
+            ValueError: The generator cannot decode such latents, or its images have another shape.
         """
-        images = self.generator.decode(latents)
+        with _told(self.generator, "decode latents", latents):
+            images = self.generator.decode(latents)
         check_tensor(f"{type(self.generator).__name__}.decode", images)
         if images.shape != (len(latents), *image_shape):
             raise ValueError(
@@ -303,12 +279,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
             goal.check_length(len(inputs))
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         select = select_classes if goal is None else select_outputs
-        if goal is None:
-            if indices is None:
-                raise ValueError("say what to reach: target=, the class, or goal=, for instance AtLeast(0.8)")
-            goal = ReachClass(indices[:, 0], confidence)
-        if isinstance(goal, (ReachClass, LeaveClass)):
-            goal = goal.completed(self.output, self.softening)
+        goal = self._completed(goal, indices, confidence)
         raw = predictor(self.forward_func, additional, len(inputs))
 
         def predict(images: Tensor, rows: Tensor) -> Tensor:
@@ -317,43 +288,41 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
 
         return goal, predict
 
+    def _completed(self, goal: Goal | None, indices: Tensor | None, confidence: float) -> Goal:
+        """The goal with what it leaves to the method; the class that the target names where there is none."""
+        if goal is None:
+            if indices is None:
+                raise ValueError("say what to reach: target=, the class, or goal=, for instance AtLeast(0.8)")
+            return ReachClass(indices[:, 0], confidence).completed(self.output, self.softening)
+        if not isinstance(goal, (ReachClass, LeaveClass)):
+            return goal
+        completed = goal.completed(self.output, self.softening)
+        if indices is not None and completed.kind != "binary_logit":
+            name = type(goal).__name__
+            raise ValueError(f"target= picks one output, but {name} names a class among all: leave target= away")
+        return completed
+
+
+@contextmanager
+def _told(generator: Generator, what: str, values: Tensor) -> Iterator[None]:
+    """A block whose errors of shape, type and device say what they were about."""
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        if type(error) not in (RuntimeError, IndexError) or is_out_of_memory(error):
+            raise
+        accepted = next((f", its parameters are {p.dtype} on {p.device}" for p in generator.parameters()), "")
+        raise ValueError(
+            f"{type(generator).__name__} cannot {what} of shape {tuple(values.shape)}, {values.dtype} on "
+            f"{values.device}{accepted}: {error}"
+        ) from error
+
 
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, received {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, received {value}")
-
-
-def _warn_of_failures(result: Counterfactual, stacklevel: int) -> None:
-    failures = Counter(status for status in result.statuses() if status in REASONS)
-    if failures:
-        reasons = ", ".join(f"{count} {status.name} ({REASONS[status]})" for status, count in failures.items())
-        message = f"{sum(failures.values())} of {len(result)} examples were not reached: {reasons}"
-        warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
-
-
-def _warn_of_range(inputs: Tensor, data_range: tuple[float, float] | None, stacklevel: int) -> None:
-    if data_range is None:
-        return
-    lowest, highest = float(inputs.detach().min()), float(inputs.detach().max())
-    slack = SLACK * (data_range[1] - data_range[0])
-    if lowest < data_range[0] - slack or highest > data_range[1] + slack:
-        message = (
-            f"inputs reach from {lowest:.3g} to {highest:.3g}, the generator's data_range is {data_range}, and pixels "
-            "beyond it are put on its bounds: if that is not meant, give the generator the range of your pixels"
-        )
-        warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
-
-
-@contextmanager
-def _ordinary_mode(device: torch.device) -> Iterator[None]:
-    """Gradients, in full precision, whatever the mode of the caller: in half of it a flow is no longer invertible."""
-    # Autocast for MPS came with torch 2.5; before, asking for it raises an error.
-    is_available = getattr(torch.amp, "is_autocast_available", lambda kind: kind in ("cpu", "cuda"))
-    autocast = torch.autocast(device.type, enabled=False) if is_available(device.type) else nullcontext()
-    with torch.inference_mode(False), torch.enable_grad(), autocast:
-        yield
 
 
 @contextmanager

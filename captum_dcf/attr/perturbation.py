@@ -12,8 +12,8 @@ from torch import Tensor
 
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._outcome import begin_in_pixels, clamp, judge, keep_better, refuse, searching_rows
-from captum_dcf.attr._random import random_state_kept
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
+from captum_dcf.attr.kept import random_state_kept
 from captum_dcf.generators.base import Generator
 from captum_dcf.search.goal import Goal, LeaveClass, OutputKind, ReachClass
 from captum_dcf.search.result import Counterfactual, Status

@@ -19,6 +19,11 @@ __all__ = ["write_report"]
 
 NOTHING = "–"
 ERRORS_SHOWN = 20
+LEGEND = (
+    "Λ: the confidence asked for. found: images whose counterfactual reaches it, of all images. images/s: of one "
+    "process, searching only. peak MiB: the most memory of the process. Each further column is a measure of "
+    f"captum_dcf.metrics, which says its direction. {NOTHING}: does not apply."
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def _facts(settings: dict[str, Any]) -> list[str]:
 
 
 def _markdown(settings: dict[str, Any], tables: Sequence[Table], errors: Sequence[str]) -> str:
-    parts = [f"# {settings['title']}", *_facts(settings)]
+    parts = [f"# {settings['title']}", *_facts(settings), LEGEND]
     for table in tables:
         lines = [table.header, ["---"] * len(table.header), *table.rows]
         text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -173,4 +178,5 @@ def _html(settings: dict[str, Any], tables: Sequence[Table], errors: Sequence[st
 
     template = files("captum_dcf.benchmark").joinpath("report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(title=settings["title"], facts=_facts(settings), tables=tables, errors=errors) + "\n"
+    facts = [*_facts(settings), LEGEND]
+    return page.render(title=settings["title"], facts=facts, tables=tables, errors=errors) + "\n"

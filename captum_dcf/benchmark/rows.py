@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.attr import CounterfactualWarning
-from captum_dcf.attr._random import random_state_kept
+from captum_dcf.attr.kept import random_state_kept
 from captum_dcf.benchmark.examples import Batch, read
 from captum_dcf.benchmark.memory import peak_mib, reset_peak
 from captum_dcf.benchmark.plan import ERROR, Case, Measure, Method, NotApplicable, Plan, SaliencyMap

@@ -19,7 +19,7 @@ from captum.attr import (
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from captum_dcf.attr._random import random_state_kept
+from captum_dcf.attr.kept import random_state_kept
 from captum_dcf.benchmark.plan import Case, Measure, Method, SaliencyMap
 from captum_dcf.metrics import deletion, insertion
 

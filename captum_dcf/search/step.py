@@ -68,8 +68,11 @@ class UnitGradient(StepRule):
         return {"start": z, "here": z, "length": torch.zeros_like(z[:, :1]) + self.length, "count": count}
 
     def step(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        here, count = state["here"], state["count"]
+        moved, count = z - state["length"] * unit(gradient), state["count"]
         is_due = count == self.patience
+        if not is_due.any():
+            return moved, {**state, "count": count + 1}
+        here = state["here"]
         in_circles = is_due & (per_example_norm(z - here) < self.patience * state["length"] * SHARE)
         began, fresh = self.again(z, state)
         length = torch.where(in_circles, fresh["length"], state["length"])
@@ -77,7 +80,7 @@ class UnitGradient(StepRule):
         moved = torch.where(goes_back, began, z - length * unit(gradient))
         here = torch.where(in_circles, fresh["here"], torch.where(is_due, z, here))
         count = torch.where(goes_back, 0, torch.where(is_due, 1, count + 1))
-        return moved, {"start": state["start"], "here": here, "length": length, "count": count}
+        return moved, {**state, "here": here, "length": length, "count": count}
 
     def again(self, z: Tensor, state: State) -> tuple[Tensor, State]:
         length = SHORTER * state["length"]

@@ -17,13 +17,14 @@ from captum_dcf.search.result import Counterfactual
 __all__ = ["counterfactual_figure"]
 
 INCHES = 1.15
+ROWS = 8
 # Characters that fit above a panel.
 TITLE_WIDTH = 18
 
 
 def counterfactual_figure(
-    results: Mapping[str, Counterfactual],
-    rows: Sequence[int],
+    results: Counterfactual | Mapping[str, Counterfactual],
+    rows: Sequence[int] | None = None,
     row_labels: Sequence[str] | None = None,
     data_range: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
@@ -34,9 +35,9 @@ def counterfactual_figure(
     pixel shows the one that changes most.
 
     Args:
-        results: Results by the name of the method, all of the same inputs, images (N, C, H, W) with one or three
-            channels.
-        rows: Which examples to show.
+        results: A result, or several by the name of the method, all of the same inputs, images (N, C, H, W) with one or
+            three channels.
+        rows: Which examples to show; the first eight by default.
         row_labels: What to write beside each of them.
         data_range: Pixel values drawn as black and white.
 
@@ -46,7 +47,11 @@ def counterfactual_figure(
     Raises:
         ValueError: No results, no rows, results of different inputs, or images with another number of channels.
     """
-    _check(results, rows)
+    results = {"": results} if isinstance(results, Counterfactual) else results
+    _check(results)
+    rows = range(min(ROWS, len(next(iter(results.values()))))) if rows is None else rows
+    if not len(rows):
+        raise ValueError("there must be at least one row to draw, received none")
     shown = {name: _Shown(result, rows) for name, result in results.items()}
     first = next(iter(shown.values()))
     limit = max(float(np.abs(part.difference).max()) for part in shown.values()) or 1.0
@@ -63,7 +68,7 @@ def counterfactual_figure(
             row_axes[2 + 2 * method].set_xlabel(part.captions[row], fontsize=7, labelpad=2)
         if row_labels is not None:
             row_axes[0].set_ylabel(row_labels[row], fontsize=9)
-    methods = [title for name in shown for title in (f"x'\n{textwrap.fill(name, TITLE_WIDTH)}", "x' − x")]
+    methods = [title for name in shown for title in (f"x'\n{textwrap.fill(name, TITLE_WIDTH)}".rstrip(), "x' − x")]
     for axis, title in zip(axes[0], ["x", "reconstruction", *methods]):
         axis.set_title(title, fontsize=8)
     for axis in axes.flat:
@@ -83,7 +88,7 @@ class _Shown:
         self.difference = _strongest(_as_array(result.attributions[index]))
         statuses = [result.statuses()[row].name.lower().replace("_", " ") for row in index]
         self.captions = [
-            f"{score:.3f}, {steps} steps" if reached else status
+            f"{score:.3f}, {steps} steps" if reached else f"{score:.3f}, {status}"
             for score, steps, reached, status in zip(
                 result.end_scores[index].tolist(),
                 result.steps[index].tolist(),
@@ -109,11 +114,9 @@ def _draw(axis: Axes, image: np.ndarray, norm: Normalize) -> None:
         axis.imshow(np.clip(norm(image), 0, 1))
 
 
-def _check(results: Mapping[str, Counterfactual], rows: Sequence[int]) -> None:
+def _check(results: Mapping[str, Counterfactual]) -> None:
     if not results:
         raise ValueError("there must be at least one result to draw, received none")
-    if not len(rows):
-        raise ValueError("there must be at least one row to draw, received none")
     shapes = {tuple(result.inputs.shape) for result in results.values()}
     if len(shapes) > 1:
         raise ValueError(f"all results must be of the same inputs, received the shapes {sorted(shapes)}")

@@ -20,8 +20,9 @@ from captum_dcf import (
     DiffeomorphicCounterfactual,
     Generator,
     IdentityGenerator,
+    LeaveClass,
 )
-from captum_dcf.generators import NormalizingFlowGenerator
+from captum_dcf.generators import AutoencoderGenerator, NormalizingFlowGenerator
 from captum_dcf.models.glow import glow
 
 EVERY_WAY = pytest.mark.parametrize("name", ["attribute", "perturb", "counterfactual"])
@@ -305,3 +306,22 @@ def test_inputs_beyond_the_range_are_warned_of_even_if_all_are_found(classifier:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         method.counterfactual(beyond, target=1)
+
+
+def test_a_model_made_in_inference_mode(generator: Generator):
+    with torch.inference_mode():
+        model = RowClassifier().eval()
+    with pytest.raises(ValueError, match=r"RowClassifier has parameters without gradients: make it outside of"):
+        DiffeomorphicCounterfactual(model, generator).attribute(images(3), target=1)
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+
+
+def test_a_class_goal_needs_no_target(classifier: nn.Module, generator: Generator):
+    with pytest.raises(ValueError, match="LeaveClass names a class among all: leave target= away"):
+        DiffeomorphicCounterfactual(classifier, generator).attribute(images(3), target=1, goal=LeaveClass(0))
+
+
+def test_a_decoder_of_other_latents(classifier: nn.Module):
+    encoder, decoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), nn.Linear(4, 16)
+    with pytest.raises(ValueError, match=r"AutoencoderGenerator cannot decode latents of shape \(3, 3\)"):
+        DiffeomorphicCounterfactual(classifier, AutoencoderGenerator(encoder, decoder)).attribute(images(3), target=1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from toys import images
 
 from captum_dcf import AtLeast, Generator, LeaveClass, PerturbationCounterfactual, Status
-from captum_dcf.attr._random import random_state_kept
+from captum_dcf.attr.kept import random_state_kept
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 

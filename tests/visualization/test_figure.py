@@ -54,6 +54,13 @@ def test_a_change_of_colour_is_seen(results):
     assert np.abs(shown).sum() == pytest.approx(0.6, abs=1e-4)
 
 
+def test_a_single_result_is_drawn_with_its_first_rows(results):
+    figure = counterfactual_figure(results["weak"])
+    panels = [axis for axis in figure.axes if axis.images and axis.get_label() != "<colorbar>"]
+    assert len(panels) == 4 * 4
+    assert [axis.get_title() for axis in panels[:4]] == ["x", "reconstruction", "x'", "x' − x"]
+
+
 def test_half_precision_is_drawn_and_no_row_is_refused(results):
     tensors = {name: value for name, value in vars(results["weak"]).items() if torch.is_tensor(value)}
     half = replace(
