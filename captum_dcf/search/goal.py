@@ -78,7 +78,7 @@ class _ClassGoal(Goal):
         r"""What the output is taken for."""
         return self.output or "logits"
 
-    def completed(self, output: OutputKind, softening: float) -> Goal:
+    def completed(self, output: OutputKind, softening: float) -> _ClassGoal:
         r"""The goal with these settings where it has none of its own."""
         own_output = output if self.output is None else self.output
         own_softening = softening if self.softening is None else self.softening
