@@ -2,6 +2,9 @@ r"""The contrastive search: sparse changes, the outer search on c, the terms of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,3 +148,23 @@ def test_what_is_no_module_and_no_class_is_refused(classifier: nn.Module, genera
         ContrastiveCounterfactual(classifier, generator, lambda x: x)
     with pytest.raises(ValueError, match="received AtLeast"):
         ContrastiveCounterfactual(classifier, generator).counterfactual(images(2), target=1, goal=AtLeast(2.0))
+
+
+def test_an_autoencoder_that_is_a_generator_is_frozen_for_the_search(classifier: nn.Module, generator: Generator):
+    class Watched(Rotated):
+        inside, outside, depth = 0, 0, 0
+
+        def encode(self, x: Tensor) -> Tensor:
+            Watched.inside, Watched.outside = Watched.inside + (self.depth > 0), Watched.outside + (self.depth == 0)
+            return super().encode(x)
+
+        @contextmanager
+        def frozen(self) -> Iterator[None]:
+            self.depth += 1
+            yield
+            self.depth -= 1
+
+    method = ContrastiveCounterfactual(classifier, generator, Watched(), gamma=1.0, outer_steps=1)
+    method.counterfactual(images(2), target=1, max_steps=5)
+    assert Watched.inside
+    assert not Watched.outside

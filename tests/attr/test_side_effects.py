@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toys import Rotated, RowClassifier, images
 
 from captum_dcf import DiffeomorphicCounterfactual
+from captum_dcf.attr.kept import ordinary_mode
 
 
 class Stateful(nn.Module):
@@ -148,3 +149,14 @@ def test_nothing_is_kept_between_calls(method: DiffeomorphicCounterfactual):
     before = {key: id(value) for key, value in vars(method).items()}
     method.attribute(x, target=1)
     assert {key: id(value) for key, value in vars(method).items()} == before
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "is_autocast_available"), reason="needs torch 2.5")
+@pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
+def test_autocast_is_off_for_a_search_on_any_device(device: str):
+    if not torch.amp.is_autocast_available(device):
+        pytest.skip(f"this torch has no autocast for {device}")
+    with torch.autocast(device, dtype=torch.float16 if device == "mps" else torch.bfloat16):
+        with ordinary_mode(torch.device(device)):
+            assert not torch.is_autocast_enabled(device)
+        assert torch.is_autocast_enabled(device)

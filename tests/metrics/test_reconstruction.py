@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -121,3 +123,22 @@ def test_nothing_changed_is_no_share():
 
     x = images(2)
     assert reconstruction_share(Same(), x, x).tolist() == [0.0, 0.0]
+
+
+def test_a_generator_is_frozen_while_it_reconstructs():
+    class Watched(Rotated):
+        depth = 0
+
+        def decode(self, z):
+            assert self.depth == 1
+            return super().decode(z)
+
+        @contextmanager
+        def frozen(self):
+            self.depth += 1
+            yield
+            self.depth -= 1
+
+    torch.testing.assert_close(
+        reconstruction_share(Watched(), images(2), images(2, seed=1)), torch.zeros(2), atol=1e-5, rtol=0
+    )
