@@ -105,6 +105,15 @@ def test_a_batch_of_digits_is_to_the_bit_what_each_is_alone_where_the_arithmetic
         assert torch.equal(alone.end_latents[0], together.end_latents[row])
 
 
+def test_one_at_a_time_a_batch_of_digits_is_to_the_bit_what_each_is_alone(mnist: Mnist):
+    digits, targets = mnist.images[[400, 405, 300, 99]], [9, 9, 8, 5]
+    method = DiffeomorphicCounterfactual(mnist.classifier, mnist.generator)
+    together = method.counterfactual(digits, targets, internal_batch_size=1)
+    for row, target in enumerate(targets):
+        alone = method.counterfactual(digits[row : row + 1], target)
+        assert torch.equal(alone.counterfactuals[0], together.counterfactuals[row])
+
+
 def test_a_batch_of_digits_gives_what_each_gives_alone_in_double_precision(mnist: Mnist):
     # In single precision a search of many steps amplifies the rounding by which convolutions of different batch sizes
     # differ, until it takes another turn; in double precision nothing of that is seen.
