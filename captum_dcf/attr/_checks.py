@@ -3,8 +3,9 @@ r"""What is refused before a search begins."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ def check_modules(modules: list[nn.Module]) -> None:
 def check_data_range(generator: Generator) -> None:
     r"""Refuses bounds between which there is nothing, or no end."""
     bounds = generator.data_range
-    if bounds is not None and not (len(bounds) == 2 and all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]):
+    is_pair = isinstance(bounds, Sequence) and len(bounds) == 2 and all(isinstance(bound, Real) for bound in bounds)
+    if bounds is not None and not (is_pair and -math.inf < bounds[0] < bounds[1] < math.inf):
         raise ValueError(
             f"data_range of {type(generator).__name__} must be None or two finite numbers, the least and the greatest "
             f"value of a pixel, received {bounds}"

@@ -45,6 +45,7 @@ def counterfactual_figure(
         The figure; ``figure.savefig(path)`` writes it.
 
     Raises:
+        TypeError: Something else than results.
         ValueError: No results, no rows, results of different inputs, or images with another number of channels.
     """
     results = {"": results} if isinstance(results, Counterfactual) else results
@@ -115,6 +116,8 @@ def _draw(axis: Axes, image: np.ndarray, norm: Normalize) -> None:
 
 
 def _check(results: Mapping[str, Counterfactual]) -> None:
+    if not isinstance(results, Mapping):
+        raise TypeError(f"results must be a Counterfactual or several by name, received {type(results).__name__}")
     if not results:
         raise ValueError("there must be at least one result to draw, received none")
     shapes = {tuple(result.inputs.shape) for result in results.values()}

@@ -271,7 +271,7 @@ def test_an_encoder_that_gives_a_pair(classifier: nn.Module):
 
 
 def test_data_bounds_between_which_there_is_no_image(classifier: nn.Module, generator: Generator):
-    for bounds in ((0.0, float("inf")), (1.0, 0.0), (0.0, 0.0), (0.0, 0.5, 1.0)):
+    for bounds in ((0.0, float("inf")), (1.0, 0.0), (0.0, 0.0), (0.0, 0.5, 1.0), 1.0, "01"):
         generator.data_range = bounds
         with pytest.raises(ValueError, match=r"data_range of Rotated must be None or two finite numbers.*received"):
             DiffeomorphicCounterfactual(classifier, generator).attribute(images(3), target=1)

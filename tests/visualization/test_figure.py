@@ -61,6 +61,11 @@ def test_a_single_result_is_drawn_with_its_first_rows(results):
     assert [axis.get_title() for axis in panels[:4]] == ["x", "reconstruction", "x'", "x' − x"]
 
 
+def test_what_is_no_result_is_refused():
+    with pytest.raises(TypeError, match="a Counterfactual or several by name, received list"):
+        counterfactual_figure([1, 2])
+
+
 def test_half_precision_is_drawn_and_no_row_is_refused(results):
     tensors = {name: value for name, value in vars(results["weak"]).items() if torch.is_tensor(value)}
     half = replace(
