@@ -125,17 +125,25 @@ def _judge(trials: _Trials, problem: Problem) -> _Judgement:
         z = trials.latents.detach().requires_grad_()
         images, finite = problem.image(z)
         output = problem.predict(images, trials.rows)
-        losses = goal.loss(output)
+        losses = _one_each(goal, "loss", goal.loss(output), trials.rows)
     with torch.no_grad():
         finite = finite & finite_rows(output)
-        reached = finite & goal.reached(output)
-        scores = goal.score(output)
+        reached = finite & _one_each(goal, "reached", goal.reached(output), trials.rows)
+        scores = _one_each(goal, "score", goal.score(output), trials.rows)
     unfinished = finite & ~reached
     gradient = torch.zeros_like(z)
     if unfinished.any():
         gradient[:, problem.free] = gradient_of(losses[unfinished].sum(), z)[:, problem.free]
     usable = unfinished & gradient.isfinite().all(1) & (gradient != 0).any(1)
     return _Judgement(images.detach(), output.detach(), scores, finite, reached, gradient, usable)
+
+
+def _one_each(goal: Goal, name: str, values: Tensor, rows: Tensor) -> Tensor:
+    """What a goal, which may be a user's own, says of each example."""
+    if values.shape != rows.shape:
+        wanted, received = tuple(rows.shape), tuple(values.shape)
+        raise ValueError(f"{type(goal).__name__}.{name} must give one value per example, {wanted}, received {received}")
+    return values
 
 
 def _begin(inputs: Tensor, latents: Tensor, goal: Goal, output: Tensor, judged: _Judgement) -> Counterfactual:

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Adam", "State", "StepRule", "UnitGradient", "per_example_norm", "unit"]
 
 # Share of the way of its steps that a search gets on by, at least, unless it is in circles. Those of MNIST that are get
-# on by 0.04 to 0.14 of it; one that zigzags down a valley may get on by less than half, and arrives.
+# on by 0.03 to 0.14 of it; one that zigzags down a valley may get on by less than half, and arrives.
 SHARE = 0.2
 # How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_dcf.search import (
     Adam,
+    AtLeast,
     AtMost,
     Counterfactual,
     LeaveClass,
@@ -229,6 +230,16 @@ def test_a_goal_that_does_not_fit_the_output_is_refused_before_the_search():
     with pytest.raises(ValueError, match="class 2 is out of range"):
         run(at(-1.0), decode=decode, goal=ReachClass(2))
     assert decode.examples == 0
+
+
+@pytest.mark.parametrize("name", ["loss", "score", "reached"])
+def test_a_goal_of_ones_own_gives_one_value_per_example(name: str):
+    class Column(AtLeast):
+        pass
+
+    setattr(Column, name, lambda self, output: getattr(AtLeast, name)(self, output).unsqueeze(1))
+    with pytest.raises(ValueError, match=rf"Column.{name} must give one value per example, \(2,\), received \(2, 1\)"):
+        run(at(-1.0, -2.0), predict=lambda points, rows: points[:, 0], goal=Column(0.5))
 
 
 # Another attempt
