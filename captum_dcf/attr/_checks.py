@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from captum_dcf.generators.base import Generator
 
@@ -75,12 +76,14 @@ def check_modules(modules: list[nn.Module]) -> None:
         for name, part in module.named_modules():
             place = f"{type(module).__name__}.{name}" if name else type(module).__name__
             kind = _kind(part)
-            if "BatchNorm" in kind and (part.training or getattr(part, "running_mean", None) is None):
+            # Every batch norm of torch, lazy and synchronised ones too, derives from this class.
+            is_batch_norm = _is(part, nn.modules.batchnorm._BatchNorm)
+            if is_batch_norm and (part.training or getattr(part, "running_mean", None) is None):
                 raise ValueError(f"{place} ({kind}) uses batch statistics: call .eval() on the model first")
             # normflows' ActNorm, until it has seen data, takes its scale from the next batch, for good.
             if not getattr(part, "data_dep_init_done", True):
                 raise ValueError(f"{place} ({kind}) has not seen data yet: train the flow first")
-            if part.training and (_draws(part, kind) or _learns(part, kind)):
+            if part.training and (_draws(part) or _learns(part)):
                 raise ValueError(f"{place} ({kind}) is in training mode: call .eval() on the model first")
 
 
@@ -97,22 +100,32 @@ def check_data_range(generator: Generator) -> None:
 
 def _kind(part: nn.Module) -> str:
     """The name of a module's class; of a scripted module, that of the class it was made from."""
-    return getattr(part, "original_name", type(part).__name__)
+    return part.original_name if isinstance(part, torch.jit.ScriptModule) else type(part).__name__
 
 
-def _draws(part: nn.Module, kind: str) -> bool:
+def _is(part: nn.Module, *classes: type[nn.Module]) -> bool:
+    """Whether a module is of one of these classes, or was before it was scripted."""
+    if isinstance(part, torch.jit.ScriptModule):
+        # Of the class nothing is left but its name; only what derives from it directly is meant, such as BatchNorm2d.
+        named = [one for family in classes for one in (family, *family.__subclasses__())]
+        return part.original_name in [one.__name__ for one in named]
+    return isinstance(part, classes)
+
+
+def _draws(part: Any) -> bool:
     """Whether a module in training mode draws random numbers."""
-    if "Dropout" in kind:
-        return getattr(part, "p", 1) > 0
-    if kind in ("RNN", "LSTM", "GRU", "MultiheadAttention"):
-        return getattr(part, "dropout", 0) > 0
+    if _is(part, nn.modules.dropout._DropoutNd):
+        return part.p > 0
+    if _is(part, nn.RNNBase, nn.MultiheadAttention):
+        return part.dropout > 0
     # The last is torchvision's, which the search must not import.
-    return kind in ("RReLU", "StochasticDepth")
+    return _is(part, nn.RReLU) or _kind(part) == "StochasticDepth"
 
 
-def _learns(part: nn.Module, kind: str) -> bool:
+def _learns(part: nn.Module) -> bool:
     """Whether a module in training mode changes what it remembers, other than its parameters."""
-    if "InstanceNorm" in kind:
+    if _is(part, nn.modules.instancenorm._InstanceNorm):
         return getattr(part, "running_mean", None) is not None
-    hooks = part._forward_pre_hooks.values() if not isinstance(part, torch.jit.ScriptModule) else ()
-    return "SpectralNorm" in (kind.removeprefix("_"), *(type(hook).__name__ for hook in hooks))
+    hooks = () if isinstance(part, torch.jit.ScriptModule) else part._forward_pre_hooks.values()
+    # Both ways of torch to spectral norm: a parametrization of its own, and a hook.
+    return _kind(part) == "_SpectralNorm" or any(isinstance(hook, SpectralNorm) for hook in hooks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,8 @@ class ContrastiveCounterfactual(CounterfactualAttribution):
 
             def loss(images: Tensor, places: Tensor, c: Tensor = c) -> Tensor:
                 output = query.predict(images, rows[places])
-                hinge = _hinge(query.goal.take(rows[places]), output, self.kappa)
+                goal = cast(ReachClass | LeaveClass, query.goal.take(rows[places]))
+                hinge = _hinge(goal, output, self.kappa)
                 change = (images - start[places]).flatten(1)
                 return c[places] * hinge + change.square().sum(1) + sum(term(images, places) for term in terms)
 
@@ -187,9 +189,8 @@ def _check_differentiable(query: Query, images: Tensor, rows: Tensor) -> None:
     gradient_of(query.predict(images, rows).sum(), images)
 
 
-def _hinge(goal: Goal, output: Tensor, kappa: float) -> Tensor:
+def _hinge(goal: ReachClass | LeaveClass, output: Tensor, kappa: float) -> Tensor:
     """L: the lead of the unwanted classes, and zero once they are behind by κ and the goal is reached."""
-    assert isinstance(goal, (ReachClass, LeaveClass))
     probabilities = class_probabilities(output, goal.kind)
     labels = torch.as_tensor(goal.label, dtype=torch.int64, device=output.device).expand(len(output))
     is_label = F.one_hot(labels, probabilities.shape[1]).bool()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from captum.robust import Perturbation
@@ -86,7 +86,10 @@ class PerturbationCounterfactual(CounterfactualAttribution):
 
     def _run(self, inputs: Tensor, goal: Goal) -> Tensor:
         known = inspect.signature(self.perturbation.perturb).parameters
-        arguments = {**self._arguments_of(goal, len(inputs), inputs.device), **self.arguments}
+        arguments = {
+            **self._arguments_of(cast(ReachClass | LeaveClass, goal), len(inputs), inputs.device),
+            **self.arguments,
+        }
         arguments = {name: value for name, value in arguments.items() if name in known or name in self.arguments}
         with random_state_kept(inputs.device):
             images = self.perturbation.perturb(inputs.clone(), **arguments)
@@ -95,8 +98,7 @@ class PerturbationCounterfactual(CounterfactualAttribution):
             raise ValueError(f"the perturbation must give images of shape {tuple(inputs.shape)}, received {received}")
         return images.detach()
 
-    def _arguments_of(self, goal: Goal, examples: int, device: torch.device) -> dict[str, Any]:
-        assert isinstance(goal, (ReachClass, LeaveClass))
+    def _arguments_of(self, goal: ReachClass | LeaveClass, examples: int, device: torch.device) -> dict[str, Any]:
         labels = torch.as_tensor(goal.label, dtype=torch.int64, device=device).expand(examples)
         return {"target": labels, "targeted": isinstance(goal, ReachClass)}
 

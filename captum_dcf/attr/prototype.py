@@ -3,6 +3,7 @@ r"""PrototypeCounterfactual: FISTA in pixels towards the latents of the target c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -92,8 +93,7 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
 
     def further_term(self, query: Query, result: Counterfactual, rows: Tensor) -> Term:
         r"""θ‖E(x') - proto_t‖₂²."""
-        goal = query.goal
-        assert isinstance(goal, ReachClass)
+        goal = cast(ReachClass, query.goal)
         if self.reference.shape[1:] != query.inputs.shape[1:]:
             known, received = tuple(self.reference.shape[1:]), tuple(query.inputs.shape[1:])
             raise ValueError(f"reference images have the shape {known}, the inputs {received}")

@@ -325,3 +325,40 @@ def test_a_decoder_of_other_latents(classifier: nn.Module):
     encoder, decoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), nn.Linear(4, 16)
     with pytest.raises(ValueError, match=r"AutoencoderGenerator cannot decode latents of shape \(3, 3\)"):
         DiffeomorphicCounterfactual(classifier, AutoencoderGenerator(encoder, decoder)).attribute(images(3), target=1)
+
+
+class ConvBatchNorm(nn.Module):
+    r"""A block that is named like what is in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class MultiheadAttention(nn.Module):
+    r"""A user's own, in which a module is named like a number of torch's."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(share)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(x)
+
+
+def test_modules_are_told_by_what_they_are_not_by_their_names(generator: Generator):
+    accepted = (ConvBatchNorm().eval(), torch.jit.script(ConvBatchNorm().eval()), MultiheadAttention(0.0).train())
+    for part in accepted:
+        method = DiffeomorphicCounterfactual(nn.Sequential(part, RowClassifier()), generator)
+        assert method.counterfactual(images(3), target=1).reached.all()
+    for part, says in (
+        (ConvBatchNorm(), r"0.norm \(BatchNorm2d\) uses batch statistics"),
+        (torch.jit.script(ConvBatchNorm()), r"0.norm \(BatchNorm2d\) uses batch statistics"),
+        (MultiheadAttention(0.5), r"0.dropout \(Dropout\) is in training mode"),
+        (torch.jit.script(nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True))), "InstanceNorm2d"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            DiffeomorphicCounterfactual(nn.Sequential(part, RowClassifier()), generator).attribute(images(3), target=1)
