@@ -1,79 +1,162 @@
-r"""What is searched: a decoder, a model and a goal, over a batch of latents."""
+r"""What is searched, and the one place where a candidate is judged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from captum_dcf.search.goal import Goal
+from captum_dcf.search.coordinates import Coordinates, clamp, decode
+from captum_dcf.search.goal import Goal, Verdict
+from captum_dcf.search.model import Model
 from captum_dcf.search.rows import finite_rows
+from captum_dcf.search.term import Term
 
-__all__ = ["Problem", "gradient_of"]
-
-# Share of the data range within which a pixel counts as being at its bound, a fortieth of one of 256 grey levels.
-AT_BOUND = 1e-4
+__all__ = ["Evaluation", "Problem"]
 
 
-@dataclass(frozen=True)
-class Problem:
-    r"""What is searched.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    r"""What one round finds out about its candidates, one row each; nothing in it carries a gradient.
 
     Attributes:
-        decode: Latents (n, D) to images (n, ...).
-        predict: Images and the rows of the batch they belong to, (n,), to model outputs (n, ...).
-        goal: What the output has to become; of the whole batch.
-        free: The slice of latent coordinates that may move.
-        data_range: Images are clamped to it before the model sees them, and pixels within 1e-4 of its width are put on
-            the bound; None for no bounds.
+        rows: The examples of the call they belong to, int64 (n,).
+        points: (n, D).
+        images: What the model was shown, (n, ...): finite wherever ``finite`` is true.
+        output: What the model gave for them.
+        score: The goal's score, (n,).
+        reached: Whether the goal is reached, all terms allow the image and everything is finite, bool (n,).
+        finite: Whether image, loss and score are, bool (n,).
+        gradient: Of the loss in the points, (n, D), zero outside of the free coordinates; None where not asked for.
     """
 
-    decode: Callable[[Tensor], Tensor]
-    predict: Callable[[Tensor, Tensor], Tensor]
+    rows: Tensor
+    points: Tensor
+    images: Tensor
+    output: Tensor
+    score: Tensor
+    reached: Tensor
+    finite: Tensor
+    gradient: Tensor | None
+
+    def take(self, keep: Tensor) -> Evaluation:
+        r"""The candidates where ``keep`` is true, or at these places."""
+        return Evaluation(*[None if value is None else value[keep] for value in self._values()])
+
+    def join(self, other: Evaluation) -> Evaluation:
+        r"""These candidates and then the others."""
+        pairs = zip(self._values(), other._values())
+        return Evaluation(*[None if mine is None else torch.cat((mine, its)) for mine, its in pairs])
+
+    def _values(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    r"""Model, goal and coordinates of one call, and what a method adds to them.
+
+    Attributes:
+        inputs: x, (N, ...).
+        model: What is explained.
+        goal: What its output has to become.
+        coordinates: What the search moves in.
+        terms: Further losses and limits, see :data:`~captum_dcf.search.term.Term`.
+        softening: How much the loss of a goal of classes is softened, see :class:`ReachClass`.
+    """
+
+    inputs: Tensor
+    model: Model
     goal: Goal
-    free: slice = field(default_factory=lambda: slice(None))
-    data_range: tuple[float, float] | None = None
+    coordinates: Coordinates
+    terms: tuple[Term, ...] = ()
+    softening: float = 0.0
 
-    def image(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The images of latents as the model will see them, and whether each decode was finite, (n,)."""
-        decoded = self.decode(latents)
-        finite = finite_rows(decoded)
-        if self.data_range is not None:
-            decoded = _StraightThroughClamp.apply(decoded, *self.data_range)
-        return decoded, finite
+    def evaluate(
+        self, points: Tensor, rows: Tensor, gradient: bool = False, weight: Tensor | None = None
+    ) -> Evaluation:
+        r"""Judges candidates. Every image that a search returns came through here.
 
+        Args:
+            points: (n, D).
+            rows: The examples of the call they belong to, int64 (n,).
+            gradient: Whether to take the gradient of weight · loss of the goal + terms.
+            weight: Of the goal's loss, (n,); one by default.
 
-def gradient_of(loss: Tensor, images_or_latents: Tensor) -> Tensor:
-    r"""The gradient of one number.
-
-    Raises:
-        ValueError: It does not depend on them.
-    """
-    # Where trainable parameters are in the graph a loss requires gradients whether or not it depends on the inputs.
-    gradient = torch.autograd.grad(loss, images_or_latents, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        raise ValueError(
-            "the output of forward_func does not depend differentiably on its input: "
-            "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
+        Raises:
+            TypeError: Decoder, model or goal give something else than they have to.
+            ValueError: They cannot take what they are given, or there is no gradient to be had.
+        """
+        with torch.set_grad_enabled(gradient):
+            z = points.detach().requires_grad_(gradient)
+            images = decode(self.coordinates, z, self.inputs)
+            finite = finite_rows(images)
+            images = clamp(images, self.coordinates.data_range)
+            output = self.model(images, rows)
+            loss, score, reached = _verdict(self.goal, output, rows, self.softening)
+            if gradient:
+                _check_gradient(loss, self.goal)
+            finite = finite & loss.isfinite() & score.isfinite()
+            loss = loss if weight is None else weight * loss
+            for term in self.terms:
+                further, allowed = term(images, z, rows)
+                loss = loss + further
+                reached = reached if allowed is None else reached & allowed
+        slope = self._slope(loss, z, finite) if gradient else None
+        return Evaluation(
+            rows, z.detach(), images.detach(), output.detach(), score.detach(), reached & finite, finite, slope
         )
-    return gradient
+
+    def judge_inputs(self, rows: Tensor) -> tuple[Tensor, Verdict]:
+        r"""Output and verdict of some of the inputs themselves.
+
+        Raises:
+            TypeError: The model gives something else than it has to.
+            ValueError: The goal cannot be asked about such outputs.
+        """
+        with torch.no_grad():
+            output = self.model(self.inputs[rows], rows)
+            self.model.check(output)
+            self.goal.check(output)
+            return output, _verdict(self.goal, output, rows, 0.0)
+
+    def _slope(self, loss: Tensor, z: Tensor, finite: Tensor) -> Tensor:
+        [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
+        if slope is None:
+            raise ValueError(_NO_GRADIENT)
+        free = self.coordinates.free
+        if isinstance(free, slice) and free == slice(None):
+            return slope
+        kept = torch.zeros_like(slope)
+        kept[:, free] = slope[:, free]
+        return kept
 
 
-class _StraightThroughClamp(torch.autograd.Function):
-    # A pixel at a bound keeps its gradient: whether rounding left it just inside or just outside must not matter. For
-    # the same reason one that is almost at a bound is put there. An even background otherwise carries rounding noise,
-    # and which of its pixels wins a max-pool, hence the gradient, would depend on the size of the batch.
+_NO_GRADIENT = (
+    "the output of forward_func does not depend differentiably on its input: "
+    "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
+)
 
-    @staticmethod
-    def forward(ctx: Any, decoded: Tensor, low: float, high: float) -> Tensor:
-        margin = AT_BOUND * (high - low)
-        inside = decoded.clamp(low, high)
-        inside = torch.where(inside < low + margin, low, inside)
-        return torch.where(inside > high - margin, high, inside)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient, None, None
+def _check_gradient(loss: Tensor, goal: Goal) -> None:
+    # Terms depend on the images whatever the model does, so the goal's loss is asked before they are added.
+    if not loss.requires_grad:
+        raise ValueError(f"{_NO_GRADIENT} Or is it the loss of {type(goal).__name__} that has none?")
+
+
+def _verdict(goal: Goal, output: Tensor, rows: Tensor, softening: float) -> Verdict:
+    """What a goal, which may be a user's own, says of each example."""
+    verdict = goal.judge(output, rows, softening)
+    name = f"{type(goal).__name__}.judge"
+    if not isinstance(verdict, tuple) or len(verdict) != 3:
+        raise TypeError(f"{name} must give a Verdict of loss, score and reached, received {type(verdict).__name__}")
+    for field, value in zip(Verdict._fields, verdict):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must give tensors, received {type(value).__name__} as {field}")
+        if value.shape != rows.shape:
+            wanted, received = tuple(rows.shape), tuple(value.shape)
+            raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
+    if verdict[2].dtype != torch.bool:
+        raise TypeError(f"{name} must give reached as bool, received {verdict[2].dtype}")
+    return Verdict(*verdict)

@@ -2,18 +2,26 @@ r"""What a search gives back: images, latents and, for every example, how its se
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from captum_dcf.search.coordinates import Coordinates, encode
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Counterfactual", "Status"]
+
+FORMAT = "captum_dcf counterfactuals 2"
+OPTIONAL = ("start_latents", "end_latents", "frames", "frame_rows")
 
 
 class Status(IntEnum):
@@ -23,59 +31,78 @@ class Status(IntEnum):
     """The goal was reached."""
     ALREADY_THERE = 1
     """The input itself reaches the goal; it is returned unchanged."""
-    BEST_EFFORT = 2
+    STEP_LIMIT = 2
     """The step limit came first; the best image on the way is returned."""
     STALLED = 3
-    """The gradient vanished or a step no longer changed the latent, and no other attempt arrived before the step limit;
-    the best image on the way is returned."""
+    """The gradient vanished, a step no longer changed the point, or there was nothing more to try; the best image on
+    the way is returned."""
     NOT_FINITE = 4
-    """Decodes or gradients stayed infinite or NaN however small the step, and no other attempt arrived before the step
-    limit; the best finite image is returned."""
+    """Images, outputs or gradients stayed infinite or NaN however small the step; the best finite image is returned."""
     NOT_RECONSTRUCTED = 5
-    """The generator cannot represent the input: the model changes its mind on the reconstruction, which is returned."""
+    """The generator cannot represent the input: the model changes its mind on the reconstruction. It is returned, or
+    with ``search_unreconstructed=True`` what the search found from there."""
+    TIME_LIMIT = 6
+    """The time limit came first; the best image on the way is returned."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Counterfactual:
-    r"""Counterfactuals of a batch of N inputs.
+    r"""Counterfactuals of N inputs.
 
     Attributes:
         inputs: x, (N, ...).
         counterfactuals: x', of the inputs' shape; where the search failed, the best image on the way, always finite.
-        reconstructions: decode(encode(x)), of the inputs' shape.
-        start_latents: encode(x), (N, D).
-        end_latents: The latents of the counterfactuals, (N, D).
+            Best means of highest score among those of the search; x itself may score higher than all of them, where a
+            generator is approximate.
+        reconstructions: decode(encode(x)), of the inputs' shape; x itself for searches in pixels.
         status: A :class:`Status` per example, int64 (N,).
-        steps: Latent steps tried, each of them one decode, int64 (N,).
+        reached: Whether x' reaches the goal, bool (N,). So it is for those FOUND and ALREADY_THERE, and it may be for
+            those NOT_RECONSTRUCTED.
+        steps: Steps tried, each of them one image judged, int64 (N,).
         start_scores: The goal's score of the inputs, (N,): for a class its probability; higher is nearer the goal.
+        reconstruction_scores: The goal's score of the reconstructions, (N,): what the generator alone has changed.
         end_scores: The goal's score of the counterfactuals, (N,).
-        path: With ``keep_path=True`` the images on the way, (steps + 1, N, ...), beginning with the reconstructions; an
-            example that has ended repeats its last image. Otherwise None.
+        start_latents: Where the search began, encode(x), (N, D); None for searches in pixels, see :meth:`with_latents`.
+        end_latents: The latents that were decoded to the counterfactuals, (N, D), or None likewise.
+        frames: With ``keep_path=True`` the finite images on the way of all examples, (F, ...), see :attr:`path`.
+        frame_rows: The example that each frame belongs to, int64 (F,), ascending.
+        about: Goal, target, method, generator, settings and versions, as far as JSON holds them.
     """
 
     inputs: Tensor
     counterfactuals: Tensor
     reconstructions: Tensor
-    start_latents: Tensor
-    end_latents: Tensor
     status: Tensor
+    reached: Tensor
     steps: Tensor
     start_scores: Tensor
+    reconstruction_scores: Tensor
     end_scores: Tensor
-    path: Tensor | None = None
+    start_latents: Tensor | None = None
+    end_latents: Tensor | None = None
+    frames: Tensor | None = None
+    frame_rows: Tensor | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        counts = Counter(status.name for status in self.statuses())
+        by, goal = self.about.get("method", "a search"), self.about.get("goal", "its goal")
+        shape = "×".join(map(str, self.inputs.shape[1:]))
+        distance = self.attributions.flatten(1).norm(dim=1).median() if len(self) else float("nan")
+        return (
+            f"{len(self)} counterfactuals {shape} by {by} to {goal}: "
+            f"{', '.join(f'{count} {name}' for name, count in counts.most_common())}\n"
+            f"medians: {_median(self.steps):.0f} steps, score {_median(self.start_scores):.3g} -> "
+            f"{_median(self.end_scores):.3g}, |x' - x| {distance:.3g}"
+        )
 
     @property
     def attributions(self) -> Tensor:
         r"""x' - x, what ``attribute`` returns."""
         return self.counterfactuals - self.inputs
-
-    @property
-    def reached(self) -> Tensor:
-        r"""Whether x' reaches the goal (FOUND or ALREADY_THERE), bool (N,)."""
-        return (self.status == Status.FOUND) | (self.status == Status.ALREADY_THERE)
 
     @property
     def latent_change(self) -> Tensor:
@@ -87,16 +114,46 @@ class Counterfactual:
         r"""The reconstruction minus x: the part of x' - x that the generator is responsible for."""
         return self.reconstructions - self.inputs
 
+    @property
+    def path(self) -> list[Tensor] | None:
+        r"""With ``keep_path=True`` the images on the way of each example, N tensors (steps + 1 or fewer, ...).
+
+        Each begins with the reconstruction and, where the goal was reached, ends with x'. Candidates that were not
+        finite are left out; one that did not search has no image.
+        """
+        if self.frames is None or self.frame_rows is None:
+            return None
+        counts = torch.bincount(self.frame_rows, minlength=len(self))
+        return list(self.frames.split(counts.tolist()))
+
     def statuses(self) -> list[Status]:
         r"""The status of each example by name."""
         return [Status(value) for value in self.status.tolist()]
 
+    def with_latents(self, generator: Coordinates) -> Counterfactual:
+        r"""The result with the latents of x and x' in the coordinates of a generator, for searches that had none."""
+        with torch.no_grad(), generator.constant():
+            start, end = encode(generator, self.inputs), encode(generator, self.counterfactuals)
+        return replace(self, start_latents=start, end_latents=end)
+
     def save(self, path: str | Path) -> None:
-        r"""Writes all tensors to a safetensors file."""
+        r"""Writes all tensors, and ``about`` as JSON in the metadata, to a safetensors file.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items() if value is not None}, path)
+        tensors = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "about"}
+        # Copies, since two fields may share their memory, which the format does not know.
+        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items() if value is not None}
+        metadata = {"format": FORMAT, "about": json.dumps(self.about, ensure_ascii=False)}
+        path = Path(path)
+        try:
+            save_file(copies, path, metadata)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {str(path)!r}: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Counterfactual:
@@ -106,50 +163,94 @@ class Counterfactual:
             FileNotFoundError: There is no such file.
             ValueError: The file holds something else.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
 
-        if not Path(path).is_file():
+        path = Path(path)
+        if not path.is_file():
             raise FileNotFoundError(f"no saved counterfactuals at {str(path)!r}")
         try:
-            return cls(**load_file(path))
-        except (TypeError, SafetensorError) as error:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            result = cls(**tensors, about=json.loads(metadata.get("about", "{}")))
+            _check_whole(result)
+        except (TypeError, ValueError, SafetensorError) as error:
             raise ValueError(f"{str(path)!r} does not hold saved counterfactuals: {error}") from error
+        return result
 
     def to_frame(self) -> pandas.DataFrame:
-        r"""One row per example: status, steps, scores and Euclidean distances; needs pandas."""
+        r"""One row per example: status, reached, steps, scores and Euclidean distances; needs pandas."""
         try:
             import pandas
         except ImportError as error:
             raise ImportError("to_frame needs pandas: pip install pandas") from error
 
-        return pandas.DataFrame(
-            {
-                "status": [status.name for status in self.statuses()],
-                "steps": self.steps.tolist(),
-                "start_score": self.start_scores.tolist(),
-                "end_score": self.end_scores.tolist(),
-                "l2_input": self.attributions.flatten(1).norm(dim=1).tolist(),
-                "l2_latent": (self.end_latents - self.start_latents).norm(dim=1).tolist(),
-                "l2_reconstruction": self.reconstruction_error.flatten(1).norm(dim=1).tolist(),
-            }
-        )
+        columns = {
+            "status": [status.name for status in self.statuses()],
+            "reached": self.reached.tolist(),
+            "steps": self.steps.tolist(),
+            "start_score": self.start_scores.tolist(),
+            "reconstruction_score": self.reconstruction_scores.tolist(),
+            "end_score": self.end_scores.tolist(),
+            "l2_input": self.attributions.flatten(1).norm(dim=1).tolist(),
+            "l2_reconstruction": self.reconstruction_error.flatten(1).norm(dim=1).tolist(),
+        }
+        if self.start_latents is not None and self.end_latents is not None:
+            columns["l2_latent"] = (self.end_latents - self.start_latents).norm(dim=1).tolist()
+        return pandas.DataFrame(columns)
 
     @classmethod
-    def concatenate(cls, parts: list[Counterfactual]) -> Counterfactual:
-        r"""One result from those of consecutive batches."""
-        joined = {
-            field.name: torch.cat([getattr(part, field.name) for part in parts])
-            for field in fields(cls)
-            if field.name != "path"
-        }
-        return cls(**joined, path=_joined_paths([part.path for part in parts if part.path is not None]))
+    def concatenate(cls, parts: Iterable[Counterfactual]) -> Counterfactual:
+        r"""One result from those of several calls, in their order; of ``about`` what all have in common.
+
+        Raises:
+            ValueError: There is none, or they differ in the shape of their images, or only some of them have latents or
+                a path.
+        """
+        parts = list(parts)
+        if not parts:
+            raise ValueError("there must be one result or more to concatenate, received none")
+        joined = {one.name: _joined(one.name, parts) for one in fields(cls) if one.name not in ("frame_rows", "about")}
+        rows, before = [], 0
+        for part in parts:
+            if part.frame_rows is not None:
+                rows.append(part.frame_rows + before)
+            before += len(part)
+        about = {key: value for key, value in parts[0].about.items() if all(p.about.get(key) == value for p in parts)}
+        return cls(**joined, frame_rows=torch.cat(rows) if rows else None, about=about)
 
 
-def _joined_paths(paths: list[Tensor]) -> Tensor | None:
-    if not paths:
+def _joined(name: str, parts: list[Counterfactual]) -> Any:
+    values = [getattr(part, name) for part in parts]
+    if all(value is None for value in values):
         return None
-    longest = max(len(path) for path in paths)
-    return torch.cat(
-        [torch.cat((path, path[-1:].expand(longest - len(path), *path.shape[1:]))) for path in paths], dim=1
-    )
+    if any(value is None for value in values):
+        raise ValueError(f"results with and without {name} cannot be one")
+    shapes = sorted({tuple(value.shape[1:]) for value in values})
+    if len(shapes) > 1:
+        raise ValueError(f"results whose {name} have different shapes cannot be one: {shapes}")
+    return torch.cat(values)
+
+
+def _median(values: Tensor) -> float:
+    return float(values.double().median()) if len(values) else float("nan")
+
+
+def _check_whole(result: Counterfactual) -> None:
+    examples = len(result.inputs)
+    for one in fields(result):
+        value = getattr(result, one.name)
+        if one.name in ("about", "frames", "frame_rows") or (value is None and one.name in OPTIONAL):
+            continue
+        if value.ndim == 0 or len(value) != examples:
+            raise ValueError(f"{one.name} has the shape {tuple(value.shape)} beside {examples} inputs")
+    for name in ("counterfactuals", "reconstructions"):
+        if getattr(result, name).shape != result.inputs.shape:
+            received, wanted = tuple(getattr(result, name).shape), tuple(result.inputs.shape)
+            raise ValueError(f"{name} have the shape {received}, the inputs {wanted}")
+    if result.status.dtype != torch.int64 or not set(result.status.tolist()) <= {int(status) for status in Status}:
+        raise ValueError(f"status must hold the numbers of {[status.name for status in Status]}")
+    if result.reached.dtype != torch.bool:
+        raise ValueError(f"reached must be bool, received {result.reached.dtype}")
+    if (result.frames is None) != (result.frame_rows is None):
+        raise ValueError("frames and frame_rows belong together")

@@ -1,0 +1,134 @@
+r"""The options of a call: the only place that documents and checks them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor
+
+from captum_dcf.search.goal import Goal
+
+__all__ = ["DEFAULT_CONFIDENCE", "BatchSize", "OptionNames", "Options"]
+
+BatchSize = int | Literal["auto"] | None
+DEFAULT_CONFIDENCE = 0.99
+
+
+class OptionNames(TypedDict, total=False):
+    r"""The names and types of :class:`Options`, for editors and type checkers; a test holds the two equal."""
+
+    goal: Goal | None
+    confidence: float | None
+    max_steps: int | None
+    max_seconds: float | None
+    latents: Tensor | None
+    search_unreconstructed: bool
+    refine: bool
+    keep_path: bool
+    internal_batch_size: BatchSize
+    show_progress: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Options:
+    r"""What ``attribute``, ``perturb`` and ``counterfactual`` take beside inputs, target and additional arguments.
+
+    Attributes:
+        goal: Another goal than the class that ``target`` names: ``LeaveClass``, ``AtLeast``, ``AtMost``, ``Near`` or one
+            of your own.
+        confidence: Λ, in (0, 1): the target counts as reached above this probability; 0.99 by default. A goal has its
+            own.
+        max_steps: Most steps of one example; by default those of the method, ``default_max_steps``.
+        max_seconds: Most seconds of the whole call, checked once a round; those that still search then end as
+            ``TIME_LIMIT`` with the best image on the way. None for no limit.
+        latents: Where to start, (N, D), instead of at the encoded inputs; for instance ``result.start_latents`` of an
+            earlier call, which saves an inversion.
+        search_unreconstructed: Search on where the model changes its mind on the reconstruction. By default those
+            examples end at once; in both cases they are ``NOT_RECONSTRUCTED``, and ``reached`` says the rest.
+        refine: Shorten the last step by bisection, down to the threshold of the goal.
+        keep_path: Keep the images on the way, see :attr:`Counterfactual.path`.
+        internal_batch_size: Search so many examples at a time, to bound memory; all at once by default. One that waits
+            takes the place of one that has ended. ``"auto"`` begins with 256 and halves that whenever memory runs out.
+            Results do not depend on it but for rounding.
+        show_progress: Show a progress bar that counts the examples that have ended.
+
+    Raises:
+        TypeError: An option of a kind that is not accepted.
+        ValueError: An option of a value that is not accepted.
+    """
+
+    goal: Goal | None = None
+    confidence: float | None = None
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    latents: Tensor | None = None
+    search_unreconstructed: bool = False
+    refine: bool = False
+    keep_path: bool = False
+    internal_batch_size: BatchSize = None
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.goal is not None and not isinstance(self.goal, Goal):
+            raise TypeError(f"goal must be a captum_dcf Goal, received {type(self.goal).__name__}")
+        if self.goal is not None and self.confidence is not None:
+            raise ValueError(
+                f"confidence={self.confidence} belongs to target=; a goal has its own, as in "
+                f"{type(self.goal).__name__}(..., confidence=0.9) where it is one of classes"
+            )
+        for name in ("search_unreconstructed", "refine", "keep_path", "show_progress"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, received {getattr(self, name)!r}")
+        if self.max_steps is not None:
+            object.__setattr__(self, "max_steps", checked_count("max_steps", self.max_steps))
+        if self.max_seconds is not None:
+            _check_seconds(self.max_seconds)
+        if self.latents is not None:
+            _check_latents(self.latents)
+        if self.internal_batch_size is not None and not _is_auto(self.internal_batch_size):
+            size = checked_count("internal_batch_size", self.internal_batch_size, "an int, 'auto' or None")
+            object.__setattr__(self, "internal_batch_size", size)
+
+
+def checked_count(name: str, value: Any, accepted: str = "an int") -> int:
+    r"""An int of at least 1, from whatever counts as one.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is less than 1, or more than 63 bits hold.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be {accepted}, received {value!r}")
+    try:
+        if isinstance(value, (bool, Tensor)):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {accepted}, received {type(value).__name__}") from None
+    if not 1 <= count < 2**63:
+        raise ValueError(f"{name} must be at least 1 and below 2**63, received {count}")
+    return count
+
+
+def _is_auto(size: Any) -> bool:
+    return isinstance(size, str) and size == "auto"
+
+
+def _check_seconds(seconds: Any) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, Real):
+        raise TypeError(f"max_seconds must be a number or None, received {type(seconds).__name__}")
+    if not float(seconds) > 0 or math.isnan(seconds):
+        raise ValueError(f"max_seconds must be positive, received {seconds}")
+
+
+def _check_latents(latents: Any) -> None:
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        received = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
+        raise TypeError(f"latents must be a floating point tensor (N, D), received {received}")
+    if latents.ndim != 2 or not torch.isfinite(latents).all():
+        raise ValueError(f"latents must be finite and of shape (N, D), received {tuple(latents.shape)}")
