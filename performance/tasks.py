@@ -29,7 +29,7 @@ class Task:
 
 
 class Plain(Generator):
-    r"""A generator without its frozen fast path."""
+    r"""A generator that uses the fact nowhere that parameters are constant in a search."""
 
     exact = True
 

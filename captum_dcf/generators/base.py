@@ -73,9 +73,10 @@ class Generator(nn.Module, ABC):
         return torch.tensor(math.sqrt(free_dimensions), dtype=latents.dtype, device=latents.device)
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        r"""A block in which parameters do not change, so that ``decode`` may keep what depends on them alone.
+    def constant(self) -> Iterator[None]:
+        r"""A context in which parameters do not change, so that ``decode`` may keep what depends on them alone.
 
-        A search holds it from its first step to its last. Here it does nothing.
+        A search is inside it from its first step to its last. Contexts may be nested, and several threads may be in
+        their own at the same time. Here it does nothing.
         """
         yield

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from captum_dcf.generators.frozen import NetworkCall, call_network
+from captum_dcf.generators.constant import NetworkCall, call_network
 
 __all__ = ["CompiledCall"]
 

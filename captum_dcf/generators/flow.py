@@ -12,11 +12,12 @@ from torch import Tensor
 
 from captum_dcf.generators.base import Generator
 from captum_dcf.generators.compiled import CompiledCall
-from captum_dcf.generators.frozen import (
-    FrozenLayer,
+from captum_dcf.generators.constant import (
+    ConstantLayer,
+    LayerStack,
     NetworkCall,
     call_network,
-    frozen_layers,
+    constant_layers,
     run_inverse,
     run_layers,
 )
@@ -40,7 +41,7 @@ class NormalizingFlowGenerator(Generator):
         latent_shapes: Shape of each latent tensor without the batch; read off the base distributions by default.
         memory: What a search keeps for the gradient: ``"full"``, all activations, or ``"constant"``, the output of each
             level alone, so that memory does not grow with the number of steps of flow. The latter takes about half
-            more time. Only a search (:meth:`frozen`) makes use of it: elsewhere parameters may want gradients too.
+            more time. Only a search (:meth:`constant`) makes use of it: elsewhere parameters may want gradients too.
         compiled: Call the coupling networks of a search through ``torch.compile``. The first search then takes a minute
             longer; whether later ones gain depends on the device (a CPU does not). Where it fails, a warning says so
             and the search goes on without.
@@ -73,13 +74,14 @@ class NormalizingFlowGenerator(Generator):
         self.memory = memory
         self.image_shape = None if image_shape is None else tuple(image_shape)
         self._call: NetworkCall = CompiledCall() if compiled else call_network
-        self._frozen_levels: list[list[FrozenLayer]] | None = None
+        self._layers = LayerStack()
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
         x = self._as_flow_data(x)
-        if self._frozen_levels is not None:
-            return self._encode_frozen(x, self._frozen_levels)
+        levels = self._layers.innermost
+        if levels is not None:
+            return self._encode_constant(x, levels)
         if isinstance(self.flow, nf.MultiscaleFlow):
             latents, _ = self.flow.inverse_and_log_det(x)
             return torch.cat([z.flatten(1) for z in latents], dim=1)
@@ -87,9 +89,9 @@ class NormalizingFlowGenerator(Generator):
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Latents (N, D) to images (N, C, H, W)."""
-        latents = self._unpack(z)
-        if self._frozen_levels is not None:
-            x = self._decode_frozen(latents, self._frozen_levels)
+        latents, levels = self._unpack(z), self._layers.innermost
+        if levels is not None:
+            x = self._decode_constant(latents, levels)
         elif isinstance(self.flow, nf.MultiscaleFlow):
             x = self.flow.forward_and_log_det(latents)[0]
         else:
@@ -120,20 +122,16 @@ class NormalizingFlowGenerator(Generator):
         return variances[self.free].sum().sqrt().to(latents)
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        r"""Within it, the weights of 1×1 convolutions are assembled and inverted once, not at every call.
+    def constant(self) -> Iterator[None]:
+        r"""A context in which the weights of 1×1 convolutions are assembled and inverted once, not at every call.
 
-        What is decoded within it can be differentiated in the latents only.
+        What is decoded within it can be differentiated in the latents only. It holds for the thread that enters it.
         """
-        outer = self._frozen_levels
         levels = self.flow.flows if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.flows]
-        self._frozen_levels = [frozen_layers(level, self._call) for level in levels]
-        try:
+        with self._layers.entered([constant_layers(level, self._call) for level in levels]):
             yield
-        finally:
-            self._frozen_levels = outer
 
-    def _encode_frozen(self, x: Tensor, levels: list[list[FrozenLayer]]) -> Tensor:
+    def _encode_constant(self, x: Tensor, levels: list[list[ConstantLayer]]) -> Tensor:
         transform = getattr(self.flow, "transform", None)
         z = x if transform is None else transform.inverse(x)[0]
         latents: list[Tensor] = []
@@ -144,7 +142,7 @@ class NormalizingFlowGenerator(Generator):
                 latents.insert(0, left_behind)
         return torch.cat([latent.flatten(1) for latent in (z, *latents)], dim=1)
 
-    def _decode_frozen(self, latents: list[Tensor], levels: list[list[FrozenLayer]]) -> Tensor:
+    def _decode_constant(self, latents: list[Tensor], levels: list[list[ConstantLayer]]) -> Tensor:
         z = latents[0]
         for level, layers in enumerate(levels):
             if level > 0:

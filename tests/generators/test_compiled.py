@@ -26,7 +26,7 @@ def decoded(compiled: bool) -> Tensor:
     generator = NormalizingFlowGenerator(glow((1, 4, 4), (2,), (4,)).eval(), compiled=compiled)
     generator.encode(torch.rand(8, 1, 4, 4))
     z = torch.randn(3, 16)
-    with generator.frozen():
+    with generator.constant():
         return generator.decode(z)
 
 

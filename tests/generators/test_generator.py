@@ -60,11 +60,11 @@ def test_a_generator_says_which_coordinates_are_free():
     )
 
 
-def test_the_frozen_block_is_held_once_for_a_whole_call():
+def test_the_constant_context_is_entered_once_for_a_whole_call():
     class Watched(Rotated):
         entered = left = 0
 
-        def frozen(self):
+        def constant(self):
             class Block:
                 def __enter__(_) -> None:
                     self.entered += 1
