@@ -219,11 +219,12 @@ class _AsItIs(ConstantLayer):
         return self.flow.inverse(y)[0]
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        # Copies, because a layer may write into what it is given: y is also the image that the search holds.
         with torch.no_grad():
-            z = self.inverse(y)
+            z = self.inverse(y.clone())
         with torch.enable_grad():
             z.requires_grad_()
-            (gradient,) = torch.autograd.grad(self(z), z, gradient)
+            (gradient,) = torch.autograd.grad(self(z.clone()), z, gradient)
         return z.detach(), gradient
 
 

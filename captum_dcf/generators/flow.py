@@ -149,23 +149,26 @@ class NormalizingFlowGenerator(Generator):
                 z, _ = self.flow.merges[level - 1]([z, latents[level]])
             z = _RUNNERS[self.memory](layers, z)
         transform = getattr(self.flow, "transform", None)
-        return z if transform is None else transform(z)[0]
+        # A copy: Shift writes into what it is given, and the layers may still need that for the gradient.
+        return z if transform is None else transform(z.clone())[0]
+
+    # Layers and transforms may write into what they are given, as normflows' Shift does: they get copies.
 
     def _unpack(self, z: Tensor) -> list[Tensor]:
         sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
         if z.ndim != 2 or z.shape[1] != sum(sizes):
             raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
-        return [part.reshape(len(z), *shape) for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
+        return [part.reshape(len(z), *shape).clone() for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
 
     def _as_flow_data(self, x: Tensor) -> Tensor:
         if self.image_shape is not None:
-            return x.flatten(1)
+            return x.flatten(1).clone()
         if x.ndim > 2 and [len(shape) for shape in self.latent_shapes] == [1]:
             raise ValueError(
                 f"the flow is over rows of {self.latent_shapes[0][0]} pixels: "
                 f"give NormalizingFlowGenerator image_shape={tuple(x.shape[1:])}"
             )
-        return x
+        return x.clone()
 
     def _bases(self) -> list[Any]:
         return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]

@@ -29,11 +29,11 @@ class IdentityGenerator(Generator):
         r"""Images (N, C, H, W) to rows of pixels (N, C·H·W)."""
         if x.shape[1:] != self.image_shape:
             raise ValueError(f"images must have the shape (N, *{self.image_shape}), received {tuple(x.shape)}")
-        return x.flatten(1)
+        return x.flatten(1).clone()
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Rows of pixels (N, C·H·W) to images (N, C, H, W)."""
-        return z.reshape(len(z), *self.image_shape)
+        return z.reshape(len(z), *self.image_shape).clone()
 
     def typical_length(self, latents: Tensor) -> Tensor:
         r"""A fiftieth of the length of an image at half its range: in pixels so small a step is already adversarial."""
