@@ -44,8 +44,8 @@ class Plain(Generator):
     def decode(self, z: Tensor) -> Tensor:
         return self.generator.decode(z)
 
-    def typical_length(self, latents: Tensor) -> Tensor:
-        return self.generator.typical_length(latents)
+    def typical_length(self, z: Tensor) -> Tensor:
+        return self.generator.typical_length(z)
 
 
 def mnist_task(device: torch.device, images: int) -> Task:

@@ -14,14 +14,12 @@ from contextlib import contextmanager
 
 import normflows as nf
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
     "ConstantLayer",
     "LayerStack",
-    "NetworkCall",
-    "call_network",
     "constant_layers",
     "run_inverse",
     "run_layers",
@@ -33,14 +31,6 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda raw: 1 / torch.sigmoid(raw + 2),
     "sigmoid_inv": lambda raw: torch.sigmoid(raw + 2),
 }
-
-
-NetworkCall = Callable[[nn.Module, Tensor], Tensor]
-
-
-def call_network(network: nn.Module, x: Tensor) -> Tensor:
-    r"""The network's output, with nothing around it."""
-    return network(x)
 
 
 class ConstantLayer(ABC):
@@ -59,7 +49,7 @@ class ConstantLayer(ABC):
         r"""From the output y and a loss's gradient in y: the input z and the gradient in z, both detached."""
 
 
-def constant_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_network) -> list[ConstantLayer]:
+def constant_layers(flows: Iterable[nf.flows.Flow]) -> list[ConstantLayer]:
     r"""Layers that take latents through ``flows`` towards the image, with the parameters' present values.
 
     Affine couplings that split channels, 1×1 convolutions and ActNorm behind one are taken apart; layers this module
@@ -67,7 +57,6 @@ def constant_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_net
 
     Args:
         flows: Layers of normflows.
-        call: How the network of a coupling is called.
     """
     layers: list[ConstantLayer] = []
     for flow in _flattened(flows):
@@ -77,7 +66,7 @@ def constant_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_net
         elif isinstance(flow, nf.flows.ActNorm) and isinstance(previous, _Convolution) and _is_per_channel(flow):
             layers[-1] = previous.followed_by(flow)
         elif _splits_channels(flow):
-            layers.append(_Coupling(flow, call))
+            layers.append(_Coupling(flow))
         else:
             layers.append(_AsItIs(flow))
     return layers
@@ -161,11 +150,10 @@ class _Convolution(ConstantLayer):
 class _Coupling(ConstantLayer):
     """An affine coupling: one half of the channels is kept and says how the other half is scaled and shifted."""
 
-    def __init__(self, block: nf.flows.AffineCouplingBlock, call: NetworkCall) -> None:
+    def __init__(self, block: nf.flows.AffineCouplingBlock) -> None:
         split, coupling, _ = block.flows
         self.keeps_second_half = split.mode == "channel_inv"
         self.network = coupling.param_map
-        self.call = call
         self.scale = _SCALES[coupling.scale_map] if coupling.scale else None
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -193,7 +181,7 @@ class _Coupling(ConstantLayer):
         return self._join(kept.detach(), moved.detach()), self._join(kept_gradient + through_network, moved_gradient)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor | float, Tensor]:
-        parameters = self.call(self.network, kept)
+        parameters = self.network(kept)
         if self.scale is None:
             return 1.0, parameters
         return self.scale(parameters[:, 1::2]), parameters[:, 0::2]

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
-from captum_dcf.generators.compiled import CompiledCall
 from captum_dcf.generators.constant import (
     ConstantLayer,
     LayerStack,
-    NetworkCall,
-    call_network,
     constant_layers,
     run_inverse,
     run_layers,
@@ -42,9 +39,6 @@ class NormalizingFlowGenerator(Generator):
         memory: What a search keeps for the gradient: ``"full"``, all activations, or ``"constant"``, the output of each
             level alone, so that memory does not grow with the number of steps of flow. The latter takes about half
             more time. Only a search (:meth:`constant`) makes use of it: elsewhere parameters may want gradients too.
-        compiled: Call the coupling networks of a search through ``torch.compile``. The first search then takes a minute
-            longer; whether later ones gain depends on the device (a CPU does not). Where it fails, a warning says so
-            and the search goes on without.
         image_shape: Shape of one image, (C, H, W), for a flow over rows of pixels.
 
     Raises:
@@ -60,7 +54,6 @@ class NormalizingFlowGenerator(Generator):
         data_range: tuple[float, float] | None = (0.0, 1.0),
         latent_shapes: Sequence[Sequence[int]] | None = None,
         memory: Literal["full", "constant"] = "full",
-        compiled: bool = False,
         image_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -73,7 +66,6 @@ class NormalizingFlowGenerator(Generator):
         self.latent_shapes = _shapes_of_bases(self._bases()) if latent_shapes is None else [*map(tuple, latent_shapes)]
         self.memory = memory
         self.image_shape = None if image_shape is None else tuple(image_shape)
-        self._call: NetworkCall = CompiledCall() if compiled else call_network
         self._layers = LayerStack()
 
     def encode(self, x: Tensor) -> Tensor:
@@ -112,14 +104,14 @@ class NormalizingFlowGenerator(Generator):
             raise TypeError("a class-conditional flow has no density of an image alone")
         return self.flow.log_prob(x, None)
 
-    def typical_length(self, latents: Tensor) -> Tensor:
+    def typical_length(self, z: Tensor) -> Tensor:
         r"""√(sum of the variances of the base distribution): √D for a standard normal."""
         scales = [base.log_scale for base in self._bases() if hasattr(base, "log_scale")]
         sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
         if [scale.numel() for scale in scales] != sizes:
-            return super().typical_length(latents)
+            return super().typical_length(z)
         variances = torch.cat([(2 * scale.detach()).exp().flatten() for scale in scales])
-        return variances[self.free].sum().sqrt().to(latents)
+        return variances[self.free].sum().sqrt().to(z)
 
     @contextmanager
     def constant(self) -> Iterator[None]:
@@ -128,7 +120,7 @@ class NormalizingFlowGenerator(Generator):
         What is decoded within it can be differentiated in the latents only. It holds for the thread that enters it.
         """
         levels = self.flow.flows if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.flows]
-        with self._layers.entered([constant_layers(level, self._call) for level in levels]):
+        with self._layers.entered([constant_layers(level) for level in levels]):
             yield
 
     def _encode_constant(self, x: Tensor, levels: list[list[ConstantLayer]]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from toys import RowClassifier
 
 from captum_dcf import DiffeomorphicCounterfactual, Generator, NaturalCounterfactual
-from captum_dcf.generators import AutoencoderGenerator, IdentityGenerator, NormalizingFlowGenerator
+from captum_dcf.generators import AutoencoderGenerator, NormalizingFlowGenerator, Pixels
 
 
 def shifted_flow(layers: bool = True) -> nf.MultiscaleFlow:
@@ -100,7 +100,7 @@ def test_a_search_does_not_change_its_inputs(kind: str):
 
 
 def test_pixels_are_copied():
-    generator, x = IdentityGenerator((1, 4, 4)), torch.rand(2, 1, 4, 4)
+    generator, x = Pixels((1, 4, 4)), torch.rand(2, 1, 4, 4)
     before = x.clone()
     z = generator.encode(x)
     image = generator.decode(z)
