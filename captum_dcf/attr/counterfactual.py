@@ -215,7 +215,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         check_modules(modules)
         check_data_range(self.generator)
         warn_of_range(tensor, self.generator.data_range, stacklevel=3)
-        with ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.frozen():
+        with ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.constant():
             own = tensor.detach().clone()
             goal, predict = self._resolve(own, target, additional_forward_args, confidence, goal)
             with _progress_bar(show_progress, self.get_name(), len(own)) as bar:

@@ -14,6 +14,8 @@ __all__ = ["AutoencoderGenerator"]
 class AutoencoderGenerator(Generator):
     r"""Any pair of encoder and decoder networks as a generator; ``decode(encode(x))`` is only near x.
 
+    The networks are given copies, so they may write into their inputs.
+
     Args:
         encoder: Images (N, C, H, W) to latents, (N, D) or of another shape.
         decoder: Latents, as the encoder gives them, to images (N, C, H, W).
@@ -38,7 +40,7 @@ class AutoencoderGenerator(Generator):
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
-        latents = self.encoder(x)
+        latents = self.encoder(x.clone())
         if self.latent_shape is None:
             if isinstance(latents, Tensor) and latents.ndim > 2:
                 shape = tuple(latents.shape[1:])
@@ -50,4 +52,4 @@ class AutoencoderGenerator(Generator):
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Latents (N, D) to images (N, C, H, W)."""
-        return self.decoder(z if self.latent_shape is None else z.reshape(len(z), *self.latent_shape))
+        return self.decoder((z if self.latent_shape is None else z.reshape(len(z), *self.latent_shape)).clone())

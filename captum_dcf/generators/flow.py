@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
-from captum_dcf.generators.compiled import CompiledCall
-from captum_dcf.generators.frozen import (
-    FrozenLayer,
-    NetworkCall,
-    call_network,
-    frozen_layers,
+from captum_dcf.generators.constant import (
+    ConstantLayer,
+    LayerStack,
+    constant_layers,
     run_inverse,
     run_layers,
 )
@@ -40,10 +38,7 @@ class NormalizingFlowGenerator(Generator):
         latent_shapes: Shape of each latent tensor without the batch; read off the base distributions by default.
         memory: What a search keeps for the gradient: ``"full"``, all activations, or ``"constant"``, the output of each
             level alone, so that memory does not grow with the number of steps of flow. The latter takes about half
-            more time. Only a search (:meth:`frozen`) makes use of it: elsewhere parameters may want gradients too.
-        compiled: Call the coupling networks of a search through ``torch.compile``. The first search then takes a minute
-            longer; whether later ones gain depends on the device (a CPU does not). Where it fails, a warning says so
-            and the search goes on without.
+            more time. Only a search (:meth:`constant`) makes use of it: elsewhere parameters may want gradients too.
         image_shape: Shape of one image, (C, H, W), for a flow over rows of pixels.
 
     Raises:
@@ -59,7 +54,6 @@ class NormalizingFlowGenerator(Generator):
         data_range: tuple[float, float] | None = (0.0, 1.0),
         latent_shapes: Sequence[Sequence[int]] | None = None,
         memory: Literal["full", "constant"] = "full",
-        compiled: bool = False,
         image_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -72,14 +66,14 @@ class NormalizingFlowGenerator(Generator):
         self.latent_shapes = _shapes_of_bases(self._bases()) if latent_shapes is None else [*map(tuple, latent_shapes)]
         self.memory = memory
         self.image_shape = None if image_shape is None else tuple(image_shape)
-        self._call: NetworkCall = CompiledCall() if compiled else call_network
-        self._frozen_levels: list[list[FrozenLayer]] | None = None
+        self._layers = LayerStack()
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D)."""
         x = self._as_flow_data(x)
-        if self._frozen_levels is not None:
-            return self._encode_frozen(x, self._frozen_levels)
+        levels = self._layers.innermost
+        if levels is not None:
+            return self._encode_constant(x, levels)
         if isinstance(self.flow, nf.MultiscaleFlow):
             latents, _ = self.flow.inverse_and_log_det(x)
             return torch.cat([z.flatten(1) for z in latents], dim=1)
@@ -87,9 +81,9 @@ class NormalizingFlowGenerator(Generator):
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Latents (N, D) to images (N, C, H, W)."""
-        latents = self._unpack(z)
-        if self._frozen_levels is not None:
-            x = self._decode_frozen(latents, self._frozen_levels)
+        latents, levels = self._unpack(z), self._layers.innermost
+        if levels is not None:
+            x = self._decode_constant(latents, levels)
         elif isinstance(self.flow, nf.MultiscaleFlow):
             x = self.flow.forward_and_log_det(latents)[0]
         else:
@@ -110,30 +104,26 @@ class NormalizingFlowGenerator(Generator):
             raise TypeError("a class-conditional flow has no density of an image alone")
         return self.flow.log_prob(x, None)
 
-    def typical_length(self, latents: Tensor) -> Tensor:
+    def typical_length(self, z: Tensor) -> Tensor:
         r"""√(sum of the variances of the base distribution): √D for a standard normal."""
         scales = [base.log_scale for base in self._bases() if hasattr(base, "log_scale")]
         sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
         if [scale.numel() for scale in scales] != sizes:
-            return super().typical_length(latents)
+            return super().typical_length(z)
         variances = torch.cat([(2 * scale.detach()).exp().flatten() for scale in scales])
-        return variances[self.free].sum().sqrt().to(latents)
+        return variances[self.free].sum().sqrt().to(z)
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        r"""Within it, the weights of 1×1 convolutions are assembled and inverted once, not at every call.
+    def constant(self) -> Iterator[None]:
+        r"""A context in which the weights of 1×1 convolutions are assembled and inverted once, not at every call.
 
-        What is decoded within it can be differentiated in the latents only.
+        What is decoded within it can be differentiated in the latents only. It holds for the thread that enters it.
         """
-        outer = self._frozen_levels
         levels = self.flow.flows if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.flows]
-        self._frozen_levels = [frozen_layers(level, self._call) for level in levels]
-        try:
+        with self._layers.entered([constant_layers(level) for level in levels]):
             yield
-        finally:
-            self._frozen_levels = outer
 
-    def _encode_frozen(self, x: Tensor, levels: list[list[FrozenLayer]]) -> Tensor:
+    def _encode_constant(self, x: Tensor, levels: list[list[ConstantLayer]]) -> Tensor:
         transform = getattr(self.flow, "transform", None)
         z = x if transform is None else transform.inverse(x)[0]
         latents: list[Tensor] = []
@@ -144,30 +134,33 @@ class NormalizingFlowGenerator(Generator):
                 latents.insert(0, left_behind)
         return torch.cat([latent.flatten(1) for latent in (z, *latents)], dim=1)
 
-    def _decode_frozen(self, latents: list[Tensor], levels: list[list[FrozenLayer]]) -> Tensor:
+    def _decode_constant(self, latents: list[Tensor], levels: list[list[ConstantLayer]]) -> Tensor:
         z = latents[0]
         for level, layers in enumerate(levels):
             if level > 0:
                 z, _ = self.flow.merges[level - 1]([z, latents[level]])
             z = _RUNNERS[self.memory](layers, z)
         transform = getattr(self.flow, "transform", None)
-        return z if transform is None else transform(z)[0]
+        # A copy: Shift writes into what it is given, and the layers may still need that for the gradient.
+        return z if transform is None else transform(z.clone())[0]
+
+    # Layers and transforms may write into what they are given, as normflows' Shift does: they get copies.
 
     def _unpack(self, z: Tensor) -> list[Tensor]:
         sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
         if z.ndim != 2 or z.shape[1] != sum(sizes):
             raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
-        return [part.reshape(len(z), *shape) for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
+        return [part.reshape(len(z), *shape).clone() for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
 
     def _as_flow_data(self, x: Tensor) -> Tensor:
         if self.image_shape is not None:
-            return x.flatten(1)
+            return x.flatten(1).clone()
         if x.ndim > 2 and [len(shape) for shape in self.latent_shapes] == [1]:
             raise ValueError(
                 f"the flow is over rows of {self.latent_shapes[0][0]} pixels: "
                 f"give NormalizingFlowGenerator image_shape={tuple(x.shape[1:])}"
             )
-        return x
+        return x.clone()
 
     def _bases(self) -> list[Any]:
         return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]

@@ -98,7 +98,7 @@ def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: 
         ValueError: The shapes differ.
     """
     check_same_shape(inputs, counterfactuals)
-    with generator.frozen():
+    with generator.constant():
         reconstructions = generator(inputs)
     error = _error(reconstructions, inputs)
     total = error + _error(counterfactuals, reconstructions)

@@ -26,7 +26,7 @@ def random_glow(steps: int, image_shape: tuple[int, int, int] = (3, 8, 8)) -> nf
 def gradient(flow: nn.Module, memory: str, z: Tensor, weights: Tensor) -> Tensor:
     generator = NormalizingFlowGenerator(flow, memory=memory)
     z = z.clone().requires_grad_()
-    with generator.frozen():
+    with generator.constant():
         return torch.autograd.grad((generator.decode(z) * weights).sum(), z)[0]
 
 
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         self.generator = generator.requires_grad_(False)
 
     def forward(self, z: Tensor) -> Tensor:
-        with self.generator.frozen():
+        with self.generator.constant():
             return self.generator.decode(z)
 
 
@@ -124,7 +124,7 @@ def test_a_search_finds_the_same():
 def test_it_is_not_differentiated_twice():
     generator = NormalizingFlowGenerator(random_glow(1), memory="constant")
     z = torch.randn(2, 192, requires_grad=True)
-    with generator.frozen():
+    with generator.constant():
         (first,) = torch.autograd.grad(generator.decode(z).square().sum(), z, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()

@@ -125,7 +125,7 @@ def test_nothing_changed_is_no_share():
     assert reconstruction_share(Same(), x, x).tolist() == [0.0, 0.0]
 
 
-def test_a_generator_is_frozen_while_it_reconstructs():
+def test_a_generator_is_constant_while_it_reconstructs():
     class Watched(Rotated):
         depth = 0
 
@@ -134,7 +134,7 @@ def test_a_generator_is_frozen_while_it_reconstructs():
             return super().decode(z)
 
         @contextmanager
-        def frozen(self):
+        def constant(self):
             self.depth += 1
             yield
             self.depth -= 1

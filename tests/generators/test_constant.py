@@ -1,4 +1,4 @@
-r"""The frozen decoder is the flow's own decoder, for every kind of layer, and leaves the flow as it was."""
+r"""Constant layers decode as the flow itself does, for every kind of layer, and leave the flow as it was."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_dcf.generators import NormalizingFlowGenerator
-from captum_dcf.generators.frozen import frozen_layers, run_layers
-from captum_dcf.models.glow import glow
+from captum_dcf.generators.constant import constant_layers, run_layers
 
 
 def network(in_channels: int, out_channels: int) -> nn.Module:
@@ -53,16 +51,16 @@ LAYERS: dict[str, Callable[[], list[nf.flows.Flow]]] = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", LAYERS)
-def test_frozen_layers_give_what_the_flow_gives_and_the_same_gradient(kind: str):
+def test_constant_layers_give_what_the_flow_gives_and_the_same_gradient(kind: str):
     flows = started(LAYERS[kind](), torch.randn(7, 5, 4, 4).double())
     z = torch.randn(3, 5, 4, 4, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(3, 5, 4, 4, dtype=torch.float64)
     expected = z
     for flow in flows:
         expected = flow(expected)[0]
-    frozen = run_layers(frozen_layers(flows), z)
-    torch.testing.assert_close(frozen, expected)
-    (gradient,) = torch.autograd.grad((frozen * weights).sum(), z)
+    decoded = run_layers(constant_layers(flows), z)
+    torch.testing.assert_close(decoded, expected)
+    (gradient,) = torch.autograd.grad((decoded * weights).sum(), z)
     torch.testing.assert_close(gradient, torch.autograd.grad((expected * weights).sum(), z)[0])
 
 
@@ -71,7 +69,7 @@ def test_frozen_layers_give_what_the_flow_gives_and_the_same_gradient(kind: str)
 def test_the_inverse_and_pull_back_give_the_input_and_its_gradient(kind: str):
     flows = started(LAYERS[kind](), torch.randn(7, 5, 4, 4).double())
     z = torch.randn(3, 5, 4, 4, dtype=torch.float64, requires_grad=True)
-    for layer in frozen_layers(flows):
+    for layer in constant_layers(flows):
         y = layer(z)
         gradient = torch.randn_like(y)
         torch.testing.assert_close(layer.inverse(y), z)
@@ -85,26 +83,5 @@ def test_the_inverse_and_pull_back_give_the_input_and_its_gradient(kind: str):
 
 def test_a_convolution_and_the_actnorm_behind_it_are_one_layer():
     flows = [flow for _ in range(3) for flow in (nf.flows.Invertible1x1Conv(4), nf.flows.ActNorm((4, 1, 1)))]
-    layers = frozen_layers(started(flows, torch.randn(7, 4, 2, 2).double()))
+    layers = constant_layers(started(flows, torch.randn(7, 4, 2, 2).double()))
     assert len(layers) == 3
-
-
-def test_freezing_leaves_the_flow_as_it_was_also_after_an_error():
-    flow = glow((1, 8, 8), (2, 2), (8, 8)).eval()
-    with torch.no_grad():
-        flow.inverse_and_log_det(torch.rand(4, 1, 8, 8))
-    generator = NormalizingFlowGenerator(flow)
-    before = {name: value.clone() for name, value in flow.state_dict().items()}
-    z = generator.encode(torch.rand(2, 1, 8, 8)).detach()
-    expected = generator.decode(z)
-    with generator.frozen():
-        torch.testing.assert_close(generator.decode(z), expected)
-        torch.testing.assert_close(generator.encode(expected), z, rtol=0, atol=1e-4)
-    with pytest.raises(ValueError, match="latents must have the shape"), generator.frozen():
-        generator.decode(z[:, 1:])
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(0.05)
-    # Outside of the block the parameters' values of now are used again.
-    assert not torch.allclose(generator.decode(z), expected)
-    assert flow.state_dict().keys() == before.keys()
