@@ -28,7 +28,9 @@ from captum_dcf.search import (
     Status,
     StepRule,
     UnitGradient,
+    Verdict,
 )
+from captum_dcf.version import __version__
 
 __all__ = [
     "Adam",
@@ -54,4 +56,6 @@ __all__ = [
     "Status",
     "StepRule",
     "UnitGradient",
+    "Verdict",
+    "__version__",
 ]

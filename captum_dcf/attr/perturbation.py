@@ -3,26 +3,27 @@ r"""PerturbationCounterfactual: any ``captum.robust.Perturbation`` as a method, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from captum.robust import Perturbation
 from torch import Tensor
 
 from captum_dcf.attr._captum import TargetType
-from captum_dcf.attr._outcome import begin_in_pixels, clamp, judge, keep_better, refuse, searching_rows
-from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
-from captum_dcf.attr.kept import random_state_kept
-from captum_dcf.generators.base import Generator
-from captum_dcf.search.goal import Goal, LeaveClass, OutputKind, ReachClass
-from captum_dcf.search.result import Counterfactual, Status
-from captum_dcf.search.rows import finite_rows
+from captum_dcf.attr.counterfactual import ModelOptions
+from captum_dcf.attr.spaces import PixelMethod
+from captum_dcf.context import preserve_random_state
+from captum_dcf.search import Coordinates, Goal, LeaveClass, Options, Problem, ReachClass, Searcher
+from captum_dcf.search.external import External
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["PerturbationCounterfactual"]
 
 
-class PerturbationCounterfactual(CounterfactualAttribution):
+class PerturbationCounterfactual(PixelMethod):
     r"""Runs a perturbation of Captum, such as ``PGD`` or ``FGSM``, and judges what it gives by the goal.
 
     The perturbation is given ``target`` and ``targeted``, where its ``perturb`` knows them: the class to reach, or for
@@ -36,20 +37,20 @@ class PerturbationCounterfactual(CounterfactualAttribution):
     Args:
         forward_func: The model: images (N, ...) to outputs. Additional arguments are refused: the perturbation has a
             forward function of its own, which would not be given them.
-        generator: Says the range of pixels, and gives the reconstructions and latents of the result.
         perturbation: The perturbation, made with the same model.
         arguments: Further arguments of its ``perturb``, by name.
-        output: What the model gives: ``"logits"``, ``"probabilities"`` or ``"binary_logit"``.
+        data_range: Least and greatest pixel value, None for no bounds.
+        model_options: ``output``, ``select``, ``normalize``: see :class:`CounterfactualAttribution`.
 
     Examples:
+        >>> import torch
         >>> from captum.robust import PGD
-        >>> from captum_dcf import Pixels
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
         >>> def loss(output, target):
         ...     return torch.nn.functional.cross_entropy(output, target, reduction="none")
         >>> attack = PGD(model, loss, lower_bound=0.0, upper_bound=1.0)
         >>> settings = {"radius": 0.3, "step_size": 0.05, "step_num": 10}
-        >>> method = PerturbationCounterfactual(model, Pixels((1, 4, 4)), attack, settings)
+        >>> method = PerturbationCounterfactual(model, attack, settings)
         >>> method.counterfactual(torch.rand(2, 1, 4, 4), target=1, confidence=0.4).counterfactuals.shape
         torch.Size([2, 1, 4, 4])
     """
@@ -58,73 +59,54 @@ class PerturbationCounterfactual(CounterfactualAttribution):
 
     def __init__(
         self,
-        forward_func: Callable[..., Tensor],
-        generator: Generator,
+        forward_func: Callable[..., Any],
         perturbation: Perturbation,
-        arguments: dict[str, Any] | None = None,
-        output: OutputKind = "logits",
+        arguments: Mapping[str, Any] | None = None,
+        data_range: tuple[float, float] | None = (0.0, 1.0),
+        **model_options: Unpack[ModelOptions],
     ) -> None:
-        super().__init__(forward_func, generator, output)
+        super().__init__(forward_func, data_range, **model_options)
         if not isinstance(perturbation, Perturbation):
             name = type(perturbation).__name__
             raise TypeError(f"perturbation must be a captum.robust.Perturbation, received {name}")
+        if arguments is not None and not isinstance(arguments, Mapping):
+            raise TypeError(f"arguments must be a mapping of names to values, received {type(arguments).__name__}")
         self.perturbation = perturbation
         self.arguments = dict(arguments or {})
 
-    def search(self, query: Query) -> Counterfactual:
-        r"""One run of the perturbation, for all examples at once."""
-        reason = "only the end of the perturbation is known"
-        refuse(self, query, reason, reason)
-        _check_goal(query.goal)
-        result = begin_in_pixels(self, query)
-        rows = searching_rows(result)
-        if len(rows):
-            images = self._run(query.inputs[rows], query.goal.take(rows))
-            self._keep(query, result, rows, images)
-            query.on_round(len(rows))
-        return result
+    def check_options(self, options: Options) -> None:
+        super().check_options(options)
+        if options.refine:
+            raise ValueError(
+                "PerturbationCounterfactual accepts refine=False only: a perturbation keeps within a radius, not near x"
+            )
 
-    def _run(self, inputs: Tensor, goal: Goal) -> Tensor:
+    def check_goal(self, goal: Goal) -> Goal:
+        if not isinstance(goal, (ReachClass, LeaveClass)):
+            name = type(goal).__name__
+            raise ValueError(f"PerturbationCounterfactual accepts target=, ReachClass and LeaveClass, received {name}")
+        return goal
+
+    def searcher(self, problem: Problem, max_steps: int) -> Searcher:
+        return External(partial(self._run, cast(ReachClass | LeaveClass, problem.goal)))
+
+    def _run(self, goal: ReachClass | LeaveClass, inputs: Tensor, rows: Tensor) -> Tensor:
         known = inspect.signature(self.perturbation.perturb).parameters
-        arguments = {
-            **self._arguments_of(cast(ReachClass | LeaveClass, goal), len(inputs), inputs.device),
-            **self.arguments,
-        }
+        arguments = {"target": goal.labels(rows), "targeted": isinstance(goal, ReachClass), **self.arguments}
         arguments = {name: value for name, value in arguments.items() if name in known or name in self.arguments}
-        with random_state_kept(inputs.device):
+        with preserve_random_state(inputs.device):
             images = self.perturbation.perturb(inputs.clone(), **arguments)
         if not isinstance(images, Tensor) or images.shape != inputs.shape:
             received = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"the perturbation must give images of shape {tuple(inputs.shape)}, received {received}")
-        return images.detach()
+        return images
 
-    def _arguments_of(self, goal: ReachClass | LeaveClass, examples: int, device: torch.device) -> dict[str, Any]:
-        labels = torch.as_tensor(goal.label, dtype=torch.int64, device=device).expand(examples)
-        return {"target": labels, "targeted": isinstance(goal, ReachClass)}
-
-    @torch.no_grad()
-    def _keep(self, query: Query, result: Counterfactual, rows: Tensor, images: Tensor) -> None:
-        finite = finite_rows(images)
-        images = clamp(images, self.generator.data_range)
-        scores, reached, finite = judge(query, images, rows, finite)
-        keep_better(result, rows, reached | (finite & (scores > result.end_scores[rows])), images, scores)
-        result.end_latents.copy_(self.encode(result.counterfactuals))
-        result.steps[rows] = 1
-        result.status[rows[reached]] = Status.FOUND
-        result.status[rows[~finite]] = Status.NOT_FINITE
-
-    def _resolve(
-        self, inputs: Tensor, target: TargetType, additional: Any, confidence: float, goal: Goal | None
-    ) -> tuple[Goal, Callable[[Tensor, Tensor], Tensor]]:
+    def _problem(
+        self, inputs: Tensor, coordinates: Coordinates, target: TargetType, additional: Any, options: Options
+    ) -> Problem:
         if additional is not None:
             raise ValueError(
                 "PerturbationCounterfactual accepts additional_forward_args=None only: the perturbation calls its own "
                 "forward function without them; give that function the arguments, for instance by functools.partial"
             )
-        return super()._resolve(inputs, target, additional, confidence, goal)
-
-
-def _check_goal(goal: Goal) -> None:
-    if not isinstance(goal, (ReachClass, LeaveClass)):
-        name = type(goal).__name__
-        raise ValueError(f"PerturbationCounterfactual accepts target=, ReachClass and LeaveClass, received {name}")
+        return super()._problem(inputs, coordinates, target, additional, options)

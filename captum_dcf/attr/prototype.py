@@ -3,21 +3,26 @@ r"""PrototypeCounterfactual: FISTA in pixels towards the latents of the target c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_dcf.attr._checks import check_inputs
-from captum_dcf.attr.contrastive import ContrastiveCounterfactual, Term, class_probabilities
-from captum_dcf.attr.counterfactual import Query
+from captum_dcf.attr._checks import check_inputs, check_int, check_real
+from captum_dcf.attr.contrastive import ContrastiveCounterfactual, Lead
+from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.generators.base import Generator
-from captum_dcf.search.goal import Goal, OutputKind, ReachClass
-from captum_dcf.search.result import Counterfactual
+from captum_dcf.search import Coordinates, Goal, Model, ReachClass
+from captum_dcf.search.coordinates import encode
+from captum_dcf.search.term import Term
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["PrototypeCounterfactual", "nearest_mean"]
 
-# Reference images that are encoded and classified together.
+# Images that are encoded and classified together.
 CHUNK = 256
 NO_CLASS = -1
 
@@ -27,19 +32,16 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
 
     :class:`ContrastiveCounterfactual` with one more term: the prototype of the class t is the mean of the latents
     nearest to E(x) among those of reference images that f calls t. The weights are those published for MNIST with an
-    autoencoder of few dimensions. The latents of a flow change too fast with the pixels for them: pass an autoencoder
-    beside it.
+    autoencoder of few dimensions. The latents of a flow change too fast with the pixels for them.
 
     Van Looveren and Klaise, "Interpretable Counterfactual Explanations Guided by Prototypes", ECML PKDD 2021,
     https://arxiv.org/abs/1907.02584
 
     Args:
-        forward_func: The model: images (N, ...), and additional arguments, to outputs.
-        generator: Says the range of pixels, and gives the reconstructions and latents of the result.
-        reference: Images of all classes that are to be reached, (M, ...). Encoded, and classified without additional
-            arguments, at the first call, and never again.
-        autoencoder: AE, as in :class:`ContrastiveCounterfactual`. E is its ``encode`` if it is a generator itself, else
-            that of ``generator``.
+        forward_func: The model: images (N, ...), and additional arguments, to outputs. Additional arguments of one
+            entry per example are refused: reference images have none.
+        reference: Images of all classes that are to be reached, (M, ...). Encoded and classified at each call.
+        autoencoder: A generator: E is its ``encode``, AE its reconstruction.
         theta: θ, the weight of the prototype's term. Belongs to the scale of E's latents: where images saturate and
             nothing is found, it is too great.
         neighbors: Latents whose mean is a prototype; all of them where f calls fewer t.
@@ -49,15 +51,15 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         c: The first c.
         outer_steps: Runs, each with its own c.
         lr: Learning rate of the first iteration of a run.
-        output: What the model gives: ``"logits"``, ``"probabilities"`` or ``"binary_logit"``.
+        data_range: Least and greatest pixel value, None for no bounds.
+        model_options: ``output``, ``select``, ``normalize``: see :class:`CounterfactualAttribution`.
     """
 
     def __init__(
         self,
-        forward_func: Callable[..., Tensor],
-        generator: Generator,
+        forward_func: Callable[..., Any],
         reference: Tensor,
-        autoencoder: nn.Module | None = None,
+        autoencoder: Generator,
         theta: float = 100.0,
         neighbors: int = 5,
         kappa: float = 0.0,
@@ -66,62 +68,62 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         c: float = 1.0,
         outer_steps: int = 2,
         lr: float = 0.01,
-        output: OutputKind = "logits",
+        data_range: tuple[float, float] | None = (0.0, 1.0),
+        **model_options: Unpack[ModelOptions],
     ) -> None:
-        super().__init__(forward_func, generator, autoencoder, kappa, beta, gamma, c, outer_steps, lr, output)
+        super().__init__(forward_func, autoencoder, kappa, beta, gamma, c, outer_steps, lr, data_range, **model_options)
+        if not isinstance(autoencoder, Generator):
+            raise TypeError(f"autoencoder must be a captum_dcf Generator, received {type(autoencoder).__name__}")
         if not isinstance(reference, Tensor):
             raise TypeError(f"reference must be a tensor of images, received {type(reference).__name__}")
-        check_inputs(reference)
-        if not 0 <= theta < float("inf"):
-            raise ValueError(f"theta must be 0 or more and finite, received {theta}")
-        if neighbors < 1:
-            raise ValueError(f"neighbors must be at least 1, received {neighbors}")
+        check_inputs(reference, "reference")
         self.reference = reference
-        self.theta = theta
-        self.neighbors = neighbors
-        self.encoder = autoencoder if isinstance(autoencoder, Generator) else generator
-        self._encoded: tuple[Tensor, Tensor] | None = None
+        self.encoder = autoencoder
+        self.theta = check_real("theta", theta, at_least=0.0)
+        self.neighbors = check_int("neighbors", neighbors, at_least=1)
 
-    def check_goal(self, goal: Goal) -> None:
-        r"""Refuses goals without a class to reach: they have no prototype.
-
-        Raises:
-            ValueError: The goal is not ``ReachClass``.
-        """
+    def check_goal(self, goal: Goal) -> Goal:
         if not isinstance(goal, ReachClass):
             raise ValueError(f"PrototypeCounterfactual accepts target= and ReachClass, received {type(goal).__name__}")
+        return super().check_goal(goal)
 
-    def further_term(self, query: Query, result: Counterfactual, rows: Tensor) -> Term:
-        r"""θ‖E(x') - proto_t‖₂²."""
-        goal = cast(ReachClass, query.goal)
-        if self.reference.shape[1:] != query.inputs.shape[1:]:
-            known, received = tuple(self.reference.shape[1:]), tuple(query.inputs.shape[1:])
+    def terms(self, inputs: Tensor, model: Model, goal: Goal, coordinates: Coordinates) -> tuple[Term, ...]:
+        if self.reference.shape[1:] != inputs.shape[1:]:
+            known, received = tuple(self.reference.shape[1:]), tuple(inputs.shape[1:])
             raise ValueError(f"reference images have the shape {known}, the inputs {received}")
-        labels = torch.as_tensor(goal.label, dtype=torch.int64, device=rows.device).expand(len(query.inputs))[rows]
-        encodings, classes = self.encoded_reference(query.inputs)
-        with torch.no_grad():
-            latents = self.encoder.encode(query.inputs[rows])
+        labels = cast(ReachClass, cast(Lead, goal).goal).labels(torch.arange(len(inputs), device=inputs.device))
+        chunks = [chunk.to(inputs) for chunk in self.reference.split(CHUNK)]
+        encodings = torch.cat([encode(self.encoder, chunk) for chunk in chunks])
+        classes = torch.cat([_classes(model, chunk) for chunk in chunks])
+        # A reference image that cannot be encoded must not spoil the prototypes.
+        classes = torch.where(encodings.isfinite().all(1), classes, NO_CLASS)
+        latents = torch.cat([encode(self.encoder, chunk) for chunk in inputs.split(CHUNK)])
         prototypes = nearest_mean(latents, labels, encodings, classes, self.neighbors)
-        return lambda images, places: self.theta * (self.encoder.encode(images) - prototypes[places]).square().sum(1)
+        return (
+            *super().terms(inputs, model, goal, coordinates),
+            PrototypeDistance(self.encoder, prototypes, self.theta),
+        )
 
-    @torch.no_grad()
-    def encoded_reference(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Latents of the reference images (M, D) and the classes f calls them (M,), computed once."""
-        if self._encoded is None:
-            chunks = [self._encode_chunk(chunk.to(like)) for chunk in self.reference.split(CHUNK)]
-            self._encoded = torch.cat([z for z, _ in chunks]), torch.cat([labels for _, labels in chunks])
-        encodings, classes = self._encoded
-        return encodings.to(like), classes.to(like.device)
 
-    def _encode_chunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        latents = self.encoder.encode(images)
-        output = self.forward_func(images)
-        if output.ndim > 2:
-            received = tuple(output.shape)
-            raise ValueError(f"PrototypeCounterfactual needs outputs of shape (N, classes), received {received}")
-        classes = class_probabilities(output, self.output).argmax(1)
-        # A reference image that the generator cannot encode must not spoil the prototypes.
-        return latents, torch.where(latents.isfinite().all(1), classes, NO_CLASS)
+@dataclass(frozen=True, eq=False)
+class PrototypeDistance:
+    r"""``weight`` · ‖E(x') - proto‖₂² with one prototype (N, d) for each example of the call."""
+
+    encoder: Generator
+    prototypes: Tensor
+    weight: float
+
+    def __call__(self, images: Tensor, points: Tensor, rows: Tensor) -> tuple[Tensor, None]:
+        return self.weight * (self.encoder.encode(images.clone()) - self.prototypes[rows]).square().sum(1), None
+
+
+@torch.no_grad()
+def _classes(model: Model, images: Tensor) -> Tensor:
+    output = model(images)
+    if output.ndim != 2:
+        received = tuple(output.shape)
+        raise ValueError(f"PrototypeCounterfactual needs outputs of shape (N, classes), received {received}")
+    return output.argmax(1)
 
 
 def nearest_mean(latents: Tensor, labels: Tensor, encodings: Tensor, classes: Tensor, neighbors: int) -> Tensor:
@@ -138,13 +140,16 @@ def nearest_mean(latents: Tensor, labels: Tensor, encodings: Tensor, classes: Te
         ValueError: A label has no encoding.
     """
     prototypes = torch.empty_like(latents)
+    wide = torch.promote_types(latents.dtype, torch.float32)
     for label in labels.unique():
         candidates = encodings[classes == label]
         if not len(candidates):
             raise ValueError(f"the model calls none of the {len(encodings)} reference images {int(label)}: add some")
         chosen = labels == label
-        # Not by way of a matrix product: its rounding depends on the size of the batch.
-        distances = torch.cdist(latents[chosen], candidates, compute_mode="donot_use_mm_for_euclid_dist")
+        # Not by way of a matrix product, whose rounding depends on the size of the batch; and not in half precision,
+        # in which there are no distances.
+        mode = "donot_use_mm_for_euclid_dist"
+        distances = torch.cdist(latents[chosen].to(wide), candidates.to(wide), compute_mode=mode)
         nearest = distances.topk(min(neighbors, len(candidates)), largest=False).indices
         prototypes[chosen] = candidates[nearest].mean(1)
     return prototypes

@@ -3,24 +3,20 @@ r"""Revise: the search in latent space with a pull back to the input (Joshi et a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from captum_dcf.attr.counterfactual import Query
+from captum_dcf.attr._checks import check_real
+from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.diffeomorphic import DiffeomorphicCounterfactual
-from captum_dcf.generators.base import Generator
-from captum_dcf.search.goal import OutputKind
-from captum_dcf.search.result import Counterfactual
-from captum_dcf.search.step import Adam, StepRule
+from captum_dcf.search import Adam, Coordinates, Goal, Model, StepRule
+from captum_dcf.search.term import PixelDistance, Term
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Revise"]
-
-# The slope of |x - g(z)| is its sign, but rises evenly within this difference: a reconstruction by a flow differs from
-# the input by rounding only, whose sign means nothing and depends on the size of the batch.
-ROUNDING = 1e-3
 
 
 class Revise(DiffeomorphicCounterfactual):
@@ -39,43 +35,20 @@ class Revise(DiffeomorphicCounterfactual):
         distance_weight: λ. The distance is a sum over pixels, so λ belongs to the size of the images; the default is
             for 28×28. The greater it is, the nearer the counterfactuals and the fewer of them are found.
         step_rule: How latents move; ``Adam(0.05)`` by default.
-        output: What the model gives: ``"logits"``, ``"probabilities"`` or ``"binary_logit"``.
+        model_options: ``output``, ``select``, ``normalize``: see :class:`CounterfactualAttribution`.
     """
 
     def __init__(
         self,
-        forward_func: Callable[..., Tensor],
-        generator: Generator,
+        forward_func: Callable[..., Any],
+        generator: Coordinates,
         distance_weight: float = 0.001,
         step_rule: StepRule | None = None,
-        output: OutputKind = "logits",
+        **model_options: Unpack[ModelOptions],
     ) -> None:
         rule = Adam(0.05) if step_rule is None else step_rule
-        super().__init__(forward_func, generator, rule, output, softening=0.0)
-        if not 0 <= distance_weight < float("inf"):
-            raise ValueError(f"distance_weight must be 0 or more and finite, received {distance_weight}")
-        self.distance_weight = distance_weight
+        super().__init__(forward_func, generator, rule, softening=0.0, **model_options)
+        self.distance_weight = check_real("distance_weight", distance_weight, at_least=0.0)
 
-    def search(self, query: Query) -> Counterfactual:
-        r"""The ascent of :class:`DiffeomorphicCounterfactual` on the loss with the distance."""
-
-        def predict(images: Tensor, rows: Tensor) -> Tensor:
-            slope = ((images.detach() - query.inputs[rows]) / ROUNDING).clamp(-1, 1)
-            return query.predict(_WithPull.apply(images, self.distance_weight * slope), rows)
-
-        return super().search(replace(query, predict=predict))
-
-
-class _WithPull(torch.autograd.Function):
-    # The images as they are, to which the gradient of the distance is added on the way back. So the loss gains a term
-    # that speaks of images, although a goal knows outputs only.
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, pull: Tensor) -> Tensor:
-        ctx.save_for_backward(pull)
-        return images.view_as(images)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (pull,) = ctx.saved_tensors
-        return gradient + pull, None
+    def terms(self, inputs: Tensor, model: Model, goal: Goal, coordinates: Coordinates) -> tuple[Term, ...]:
+        return (PixelDistance(inputs, self.distance_weight),) if self.distance_weight else ()

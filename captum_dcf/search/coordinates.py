@@ -94,7 +94,7 @@ def decode(coordinates: Coordinates, points: Tensor, like: Tensor) -> Tensor:
 
 
 def clamp(images: Tensor, data_range: tuple[float, float] | None) -> Tensor:
-    r"""Images within the range, those pixels that are almost at a bound on it; gradients pass as if nothing was done."""
+    r"""Images within the range, with pixels that are almost at a bound put on it; gradients pass through unchanged."""
     return images if data_range is None else _StraightThroughClamp.apply(images, *data_range)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from captum_dcf.search.result import Counterfactual, Status
 from captum_dcf.search.searcher import Searcher, State
 
 __all__ = ["run"]
+
+T = TypeVar("T")
 
 # What "auto" begins with. On two cores the shipped flow judges no more images a second in larger batches.
 AUTO_SIZE = 256
@@ -69,9 +72,7 @@ def run(
 class _Window:
     """The examples that are searched at a time: who waits, who searches, and with what state."""
 
-    def __init__(
-        self, problem: Problem, searcher: Searcher, record: Record, options: Options, max_steps: int
-    ) -> None:
+    def __init__(self, problem: Problem, searcher: Searcher, record: Record, options: Options, max_steps: int) -> None:
         self.problem, self.searcher, self.record, self.max_steps = problem, searcher, record, max_steps
         self.latents = options.latents
         self.adapts = options.internal_batch_size == "auto"
@@ -168,7 +169,7 @@ class _Window:
         state = self.searcher.start(self.problem, fresh) if len(fresh.rows) and not self.stopped else {}
         return at, fresh, state
 
-    def _attempt(self, work: Callable[[], tuple], examples: int) -> tuple | None:
+    def _attempt(self, work: Callable[[], T], examples: int) -> T | None:
         """What ``work`` gives, or None if memory ran out and fewer examples might do."""
         try:
             return work()

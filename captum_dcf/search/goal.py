@@ -71,7 +71,7 @@ class Goal(ABC):
         return self.judge(output, rows).reached == self.judge(other, rows).reached
 
     def check(self, output: Tensor) -> None:  # noqa: B027
-        r"""Raises a ValueError if this goal cannot be asked about such outputs, (n, ...); asked once, of the inputs'."""
+        r"""Raises a ValueError if this goal cannot be asked about such outputs, those of inputs, (n, ...)."""
 
     def check_length(self, examples: int) -> None:  # noqa: B027
         r"""Raises a ValueError if this goal keeps values of another number of examples."""

@@ -19,8 +19,9 @@ __all__ = ["Line"]
 
 @dataclass(frozen=True, eq=False)
 class Line(Searcher):
-    r"""Equal steps along the gradient of the start. A search that leaves the finite numbers ends: farther out on its
-    line they do not come back.
+    r"""Equal steps along the gradient of the start.
+
+    A search that leaves the finite numbers ends: farther out on its line they do not come back.
 
     Args:
         length: Length of a step; or a function of the start points (n, D) that gives it.

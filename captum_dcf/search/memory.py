@@ -11,7 +11,7 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    r"""Whether an error says that memory did not suffice: CUDA and Python have a class for it, the CPU and MPS words."""
+    r"""Whether an error says that memory ran out: CUDA and Python have a class for it, the CPU and MPS words."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

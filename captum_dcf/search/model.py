@@ -1,4 +1,4 @@
-r"""The model that is explained, as the search asks it: images, and which examples they belong to, to checked outputs."""
+r"""The model that is explained: from images, and the examples they belong to, to checked outputs."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _selected(output: Any, select: Select) -> Any:
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
-        return output["logits"] if "logits" in output else output
+        return output.get("logits", output)
     if getattr(output, "logits", None) is not None:
         return output.logits
     return output[0] if isinstance(output, (tuple, list)) and output else output

@@ -39,8 +39,8 @@ class Options:
     r"""What ``attribute``, ``perturb`` and ``counterfactual`` take beside inputs, target and additional arguments.
 
     Attributes:
-        goal: Another goal than the class that ``target`` names: ``LeaveClass``, ``AtLeast``, ``AtMost``, ``Near`` or one
-            of your own.
+        goal: Another goal than the class that ``target`` names: ``LeaveClass``, ``AtLeast``, ``AtMost``, ``Near``, or
+            one of your own.
         confidence: Λ, in (0, 1): the target counts as reached above this probability; 0.99 by default. A goal has its
             own.
         max_steps: Most steps of one example; by default those of the method, ``default_max_steps``.

@@ -28,6 +28,15 @@ class Record:
         keep_path: Whether to keep the images on the way.
     """
 
+    # Columns whose width or type only the first judgement tells.
+    start_points: Tensor
+    points: Tensor
+    before: Tensor  # the last finite point that did not reach the goal
+    distances: Tensor
+    start_scores: Tensor
+    reconstruction_scores: Tensor
+    end_scores: Tensor
+
     def __init__(self, problem: Problem, search_unreconstructed: bool = False, keep_path: bool = False) -> None:
         x = problem.inputs
         self.problem = problem
@@ -38,6 +47,7 @@ class Record:
         self.reached = torch.zeros_like(self.status, dtype=torch.bool)
         self.unreconstructed = torch.zeros_like(self.reached)
         self.was_finite = torch.zeros_like(self.reached)  # whether any candidate was, after the start
+        self._is_allocated = False
         self._frames: list[tuple[Tensor, Tensor]] | None = [] if keep_path else None
 
     def admit(self, at: Evaluation, output: Tensor, verdict: Verdict) -> Tensor:
@@ -52,7 +62,7 @@ class Record:
             Which of them are to be searched, bool (n,).
         """
         rows, already = at.rows, verdict.reached
-        if self.points is None:
+        if not self._is_allocated:
             self._allocate(at, verdict.score)
         unreconstructed = ~self.problem.goal.agrees(output, at.output, rows)
         searches = at.finite & ~already & (~unreconstructed | self.search_unreconstructed)
@@ -141,13 +151,13 @@ class Record:
         )
 
     def _allocate(self, at: Evaluation, score: Tensor) -> None:
-        """The columns whose width or type the first judgement tells."""
         n = len(self.images)
         self.points = at.points.new_zeros(n, at.points.shape[1])
         self.start_points, self.before = self.points.clone(), self.points.clone()
         self.start_scores = score.new_zeros(n)
         self.reconstruction_scores, self.end_scores = self.start_scores.clone(), self.start_scores.clone()
         self.distances = score.new_full((n,), torch.inf)
+        self._is_allocated = True
 
     def _joined_frames(self) -> tuple[Tensor | None, Tensor | None]:
         if self._frames is None:

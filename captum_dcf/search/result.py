@@ -147,7 +147,9 @@ class Counterfactual:
 
         tensors = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "about"}
         # Copies, since two fields may share their memory, which the format does not know.
-        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items() if value is not None}
+        copies = {
+            name: value.detach().cpu().contiguous().clone() for name, value in tensors.items() if value is not None
+        }
         metadata = {"format": FORMAT, "about": json.dumps(self.about, ensure_ascii=False)}
         path = Path(path)
         try:

@@ -16,7 +16,7 @@ from captum_dcf.search.searcher import Move, Searcher, State
 
 __all__ = ["Shells"]
 
-# Samples of one example that are decoded together: one step. What is drawn depends on it, so it is no setting.
+# Most samples of one example that are decoded together. What is drawn depends on it, so it is no setting.
 BLOCK = 32
 
 
@@ -24,9 +24,9 @@ BLOCK = 32
 class Shells(Searcher):
     r"""Samples in shells around the start; see :class:`~captum_dcf.attr.NaturalCounterfactual` for the two strategies.
 
-    A step is a block of 32 samples of each example's present shell, of which the innermost valid one, else the one of
-    highest score, is its candidate. A shell is left when a candidate reached the goal or all its samples were tried.
-    Every example draws the same numbers.
+    A step is a block of at most 32 samples of each example's present shell, of which the innermost valid one, else the
+    one of highest score, is its candidate. A shell is left when a candidate reached the goal, or all its samples were
+    tried. Every example draws the same numbers.
 
     Args:
         width: Width of the thinnest shell, in shares of the length that points typically have.
@@ -47,6 +47,11 @@ class Shells(Searcher):
     seed: int = 0
     gradient = False
     stops_at_goal = False
+
+    @property
+    def blocks(self) -> int:
+        r"""Blocks that the samples of one shell are tried in."""
+        return -(-self.samples // BLOCK)
 
     def start(self, problem: Problem, at: Evaluation) -> State:
         zero, none = torch.zeros_like(at.points[:, 0]), torch.zeros_like(at.rows)
@@ -71,7 +76,7 @@ class Shells(Searcher):
         # What became of the candidate the loop's judgement says, not that among the samples: they cannot disagree.
         radii = torch.where(at.reached & ~first, state["radius"], torch.inf)
         block = state["block"] + 1
-        over = ~first & (at.reached | (block * BLOCK >= self.samples))
+        over = ~first & (at.reached | (block >= self.blocks))
         following, goes_on = self._hybrid(state, radii) if self.hybrid else self._outwards(state, radii)
         state = {name: _where(over, following.get(name, value), value) for name, value in state.items()}
         state = {**state, "shell": state["shell"] + over.long(), "block": torch.where(over, 0, block)}
@@ -89,22 +94,22 @@ class Shells(Searcher):
 
     def _sample(self, problem: Problem, rows: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Of the next block of each example the first valid sample from inside, else that of highest score."""
-        z, n = state["start"], len(rows)
-        seeds = self.seed + state["shell"] * (-(-self.samples // BLOCK) + 1)
+        z, n, size = state["start"], len(rows), -(-self.samples // self.blocks)
+        seeds = self.seed + state["shell"] * (self.blocks + 1)
         shares = noise(seeds, lambda source: torch.rand(self.samples, generator=source).sort().values, z)
-        # The last block may be short: it tries its outermost radius again, in other directions.
-        place = (state["block"] * BLOCK)[:, None] + torch.arange(BLOCK, device=z.device)
-        share = shares.gather(1, place.clamp_max(self.samples - 1))
+        place = (state["block"] * size)[:, None] + torch.arange(size, device=z.device)
+        radii = state["low"][:, None] + shares.gather(1, place.clamp_max(self.samples - 1)) * _width(state)
         free = problem.coordinates.free
-        directions = noise(seeds + 1 + state["block"], lambda source: _directions(z, free, source), z)
-        radii = state["low"][:, None] + share * (state["high"] - state["low"])[:, None]
+        directions = noise(seeds + 1 + state["block"], lambda source: _directions(z, size, free, source), z)
         candidates = (z[:, None] + radii[..., None] * directions).flatten(0, 1)
-        at = problem.evaluate(candidates, rows.repeat_interleave(BLOCK))
-        reached = at.reached.view(n, BLOCK)
-        scores = torch.where(at.finite, at.score, -torch.inf).view(n, BLOCK)
+        at = problem.evaluate(candidates, rows.repeat_interleave(size))
+        # The last block may have places for more samples than there are.
+        counts = place < self.samples
+        reached = at.reached.view(n, size) & counts
+        scores = torch.where(at.finite.view(n, size) & counts, at.score.view(n, size), -torch.inf)
         chosen = torch.where(reached.any(1), reached.int().argmax(1), scores.argmax(1))
         each = torch.arange(n, device=z.device)
-        return candidates.view(n, BLOCK, -1)[each, chosen], radii[each, chosen]
+        return candidates.view(n, size, -1)[each, chosen], radii[each, chosen]
 
     def _outwards(self, state: State, radii: Tensor) -> tuple[State, Tensor]:
         nearest = torch.minimum(state["nearest"], radii)
@@ -118,7 +123,7 @@ class Shells(Searcher):
         turns = ~state["inward"] & ~valid & (high - low < state["width"])
         inward = state["inward"] | turns
         empty = torch.where(valid, 0, state["empty"] + state["inward"].long())
-        # Going inwards: from the best if there is a new one or if this begins, else on from the shell that held nothing.
+        # Going inwards: from the best if there is a new one or if this begins, else from the shell that held nothing.
         outer = torch.where(valid | turns, nearest, torch.where(inward, low, high))
         middle = torch.where(valid, nearest / 2, low + (high - low) / 2)
         inner = torch.where(inward, (outer - state["width"]).clamp_min(0), middle)
@@ -127,13 +132,17 @@ class Shells(Searcher):
         return following, ~(inward & nearest.isinf()) & (empty < self.patience) & (outer > 0)
 
 
+def _width(state: State) -> Tensor:
+    return (state["high"] - state["low"])[:, None]
+
+
 def _where(who: Tensor, values: Tensor, others: Tensor) -> Tensor:
     return torch.where(who if values.ndim == 1 else who[:, None], values, others)
 
 
-def _directions(z: Tensor, free: slice | Tensor, source: torch.Generator) -> Tensor:
-    """A block of directions, uniform on the unit sphere of the free coordinates, (BLOCK, D), on the CPU."""
-    directions = torch.zeros(BLOCK, z.shape[1])
+def _directions(z: Tensor, count: int, free: slice | Tensor, source: torch.Generator) -> Tensor:
+    """Directions that are uniform on the unit sphere of the free coordinates, (count, D), on the CPU."""
+    directions = torch.zeros(count, z.shape[1])
     free = free.cpu() if isinstance(free, Tensor) else free
     normal = torch.randn(directions[:, free].shape, generator=source)
     directions[:, free] = normal / row_norm(normal)

@@ -29,8 +29,11 @@ class StepRule(ABC):
     patience: int = 100
 
     def start(self, z: Tensor) -> State:
-        r"""The memory before the first step, for points (n, D). A rule whose steps are equally long names their
-        ``"length"`` here, (n, 1), if searches that circle are to restart with shorter ones."""
+        r"""The memory before the first step, for points (n, D).
+
+        A rule whose steps are equally long names their ``"length"`` here, (n, 1), if searches that circle are to
+        restart with shorter ones.
+        """
         return {}
 
     @abstractmethod

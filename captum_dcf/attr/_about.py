@@ -1,0 +1,69 @@
+r"""What a result says of how it came to be, in values that JSON holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_dcf.search import Coordinates, Goal, Options
+from captum_dcf.version import __version__
+
+__all__ = ["described"]
+
+
+def described(
+    method: Any, goal: Goal, target: Any, coordinates: Coordinates, options: Options, max_steps: int
+) -> dict[str, Any]:
+    r"""Method, goal, target, generator, settings and versions of a call."""
+    own = {name: value for name, value in vars(method).items() if not name.startswith("_")}
+    settings = {name: _plain(value) for name, value in own.items() if name not in ("forward_func", "generator")}
+    settings["max_steps"] = max_steps
+    for name in ("max_seconds", "refine", "search_unreconstructed"):
+        settings[name] = getattr(options, name)
+    return {
+        "method": type(method).__name__,
+        "goal": _words(goal),
+        "target": _plain(target),
+        "model": _name(method.forward_func),
+        "generator": type(coordinates).__name__,
+        "settings": settings,
+        "versions": {"captum_dcf": __version__, "torch": torch.__version__},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it: itself, the values of a small tensor, else words."""
+    if isinstance(value, Tensor):
+        return value.tolist() if value.ndim < 2 else f"tensor {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return _words(value)
+    return value
+
+
+def _words(value: Any) -> str:
+    """The name of a value's class, with its fields where it is a dataclass; one value for all is said once."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return _name(value)
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return f"{type(value).__name__}({', '.join(f'{name}={_short(part)}' for name, part in parts.items())})"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        distinct = value.unique().tolist()
+        return str(distinct[0] if len(distinct) == 1 else value.tolist())
+    return _words(value) if is_dataclass(value) or callable(value) else repr(value)
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__qualname__", type(value).__name__)
