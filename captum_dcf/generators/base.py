@@ -43,7 +43,10 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        r"""Images (N, C, H, W) to latents (N, D)."""
+        r"""Images (N, C, H, W) to latents (N, D).
+
+        A search calls it without gradients; an inversion by gradient descent enters ``torch.enable_grad()`` itself.
+        """
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:

@@ -201,10 +201,12 @@ class _AsItIs(ConstantLayer):
         self.flow = flow
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.flow(z)[0]
+        y: Tensor = self.flow(z)[0]
+        return y
 
     def inverse(self, y: Tensor) -> Tensor:
-        return self.flow.inverse(y)[0]
+        z: Tensor = self.flow.inverse(y)[0]
+        return z
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         # Copies, because a layer may write into what it is given: y is also the image that the search holds.

@@ -2,13 +2,14 @@ r"""Normalizing flows of normflows as generators: exact coordinates, with a dens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import normflows as nf
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
 from captum_dcf.generators.constant import (
@@ -42,8 +43,9 @@ class NormalizingFlowGenerator(Generator):
         image_shape: Shape of one image, (C, H, W), for a flow over rows of pixels.
 
     Raises:
-        TypeError: ``flow`` is neither of the two.
-        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given, or ``memory`` is unknown.
+        TypeError: ``flow`` is neither of the two, or it is conditional.
+        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given, a layer has no inverse, or
+            ``memory`` is unknown.
     """
 
     exact = True
@@ -59,7 +61,12 @@ class NormalizingFlowGenerator(Generator):
         super().__init__()
         if not isinstance(flow, (nf.NormalizingFlow, nf.MultiscaleFlow)):
             raise TypeError(f"flow must be a NormalizingFlow or MultiscaleFlow of normflows, not {type(flow).__name__}")
-        if memory not in _RUNNERS:
+        if isinstance(flow, nf.ConditionalNormalizingFlow):
+            raise TypeError(
+                f"flow must be unconditional, received {type(flow).__name__}, which needs a context for each image"
+            )
+        _check_invertible(flow)
+        if memory not in tuple(_RUNNERS):
             raise ValueError(f"memory must be one of {tuple(_RUNNERS)}, received {memory!r}")
         self.flow = flow
         self.data_range = data_range
@@ -69,7 +76,11 @@ class NormalizingFlowGenerator(Generator):
         self._layers = LayerStack()
 
     def encode(self, x: Tensor) -> Tensor:
-        r"""Images (N, C, H, W) to latents (N, D)."""
+        r"""Images (N, C, H, W) to latents (N, D).
+
+        Raises:
+            ValueError: The flow is over images of another shape.
+        """
         x = self._as_flow_data(x)
         levels = self._layers.innermost
         if levels is not None:
@@ -77,10 +88,15 @@ class NormalizingFlowGenerator(Generator):
         if isinstance(self.flow, nf.MultiscaleFlow):
             latents, _ = self.flow.inverse_and_log_det(x)
             return torch.cat([z.flatten(1) for z in latents], dim=1)
-        return self.flow.inverse(x).flatten(1)
+        z: Tensor = self.flow.inverse(x)
+        return z.flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        r"""Latents (N, D) to images (N, C, H, W)."""
+        r"""Latents (N, D) to images (N, C, H, W).
+
+        Raises:
+            ValueError: Latents of another shape.
+        """
         latents, levels = self._unpack(z), self._layers.innermost
         if levels is not None:
             x = self._decode_constant(latents, levels)
@@ -95,23 +111,31 @@ class NormalizingFlowGenerator(Generator):
 
         Raises:
             TypeError: The flow is class-conditional: it has a density only together with a class.
+            ValueError: The flow is over images of another shape.
         """
-        x = self._as_flow_data(x)
-        if not isinstance(self.flow, nf.MultiscaleFlow):
-            return self.flow.log_prob(x)
         # Not the flow's own class_cond, which normflows sets by default whether or not its bases know of classes.
         if any(_knows_classes(base) for base in self._bases()):
             raise TypeError("a class-conditional flow has no density of an image alone")
-        return self.flow.log_prob(x, None)
+        x = self._as_flow_data(x)
+        is_multiscale = isinstance(self.flow, nf.MultiscaleFlow)
+        density: Tensor = self.flow.log_prob(x, None) if is_multiscale else self.flow.log_prob(x)
+        return density
 
     def typical_length(self, z: Tensor) -> Tensor:
-        r"""√(sum of the variances of the base distribution): √D for a standard normal."""
+        r"""√(sum of the variances of the base distribution): √D for a standard normal.
+
+        Raises:
+            ValueError: No coordinate is free, or the scales of the base distribution are no numbers to reckon with.
+        """
+        length = super().typical_length(z)
         scales = [base.log_scale for base in self._bases() if hasattr(base, "log_scale")]
-        sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
-        if [scale.numel() for scale in scales] != sizes:
-            return super().typical_length(z)
+        if [scale.numel() for scale in scales] != self._sizes():
+            return length
         variances = torch.cat([(2 * scale.detach()).exp().flatten() for scale in scales])
-        return variances[self.free].sum().sqrt().to(z)
+        length = variances[self.free].sum().sqrt().to(z)
+        if not 0 < length < math.inf:
+            raise ValueError(f"the log_scale of the base distribution gives latents of length {length.item()}")
+        return length
 
     @contextmanager
     def constant(self) -> Iterator[None]:
@@ -147,23 +171,48 @@ class NormalizingFlowGenerator(Generator):
     # Layers and transforms may write into what they are given, as normflows' Shift does: they get copies.
 
     def _unpack(self, z: Tensor) -> list[Tensor]:
-        sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
+        sizes = self._sizes()
         if z.ndim != 2 or z.shape[1] != sum(sizes):
             raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
-        return [part.reshape(len(z), *shape).clone() for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
+        return [
+            part.reshape(len(z), *shape).clone() for part, shape in zip(torch.split(z, sizes, 1), self.latent_shapes)
+        ]
 
     def _as_flow_data(self, x: Tensor) -> Tensor:
+        flow, received = f"the flow of {type(self).__name__}", tuple(x.shape)
         if self.image_shape is not None:
+            if received[1:] != self.image_shape:
+                raise ValueError(f"{flow} takes images of shape {self.image_shape}, received a batch {received}")
             return x.flatten(1).clone()
         if x.ndim > 2 and [len(shape) for shape in self.latent_shapes] == [1]:
             raise ValueError(
-                f"the flow is over rows of {self.latent_shapes[0][0]} pixels: "
-                f"give NormalizingFlowGenerator image_shape={tuple(x.shape[1:])}"
+                f"{flow} is over rows of {self.latent_shapes[0][0]} pixels: give it image_shape={received[1:]}"
             )
+        if math.prod(received[1:]) != sum(self._sizes()):
+            raise ValueError(
+                f"{flow} takes images of {sum(self._sizes())} values each, "
+                f"received {received}, {math.prod(received[1:])} each"
+            )
+        dimensions = 1 + min(map(len, self.latent_shapes))
+        if x.ndim < dimensions:
+            raise ValueError(f"{flow} takes batches of images of {dimensions} dimensions in all, received {received}")
         return x.clone()
+
+    def _sizes(self) -> list[int]:
+        return [math.prod(shape) for shape in self.latent_shapes]
 
     def _bases(self) -> list[Any]:
         return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]
+
+
+def _check_invertible(flow: nn.Module) -> None:
+    for name, layer in flow.named_modules():
+        lacks_inverse = isinstance(layer, nf.flows.Flow) and type(layer).inverse is nf.flows.Flow.inverse
+        # Of planar flows only those with a leaky ReLU have one.
+        if lacks_inverse or (isinstance(layer, nf.flows.Planar) and layer.act != "leaky_relu"):
+            raise ValueError(
+                f"NormalizingFlowGenerator needs the inverse of each layer: {name} ({type(layer).__name__}) has none"
+            )
 
 
 def _knows_classes(base: Any) -> bool:

@@ -32,7 +32,8 @@ def run_reversibly(layers: Sequence[ConstantLayer], z: Tensor) -> Tensor:
     Returns:
         The output of the last layer.
     """
-    return _Reversible.apply(z, layers)
+    y: Tensor = _Reversible.apply(z, layers)
+    return y
 
 
 class _Reversible(Function):

@@ -173,6 +173,28 @@ def test_the_typical_length_knows_the_scales_of_the_base():
     assert samples.norm(dim=1).square().mean().sqrt().item() == pytest.approx(5**0.5, rel=0.1)
 
 
+def test_the_typical_length_takes_an_index_of_free_coordinates():
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(3), [])
+    with torch.no_grad():
+        flow.q0.log_scale.copy_(torch.tensor([[1.0, 2.0, 6.0]]).log())
+    generator = NormalizingFlowGenerator(flow, None)
+    generator.free = torch.tensor([0, 2])
+    # √(1 + 36)
+    assert generator.typical_length(torch.zeros(1, 3)).item() == pytest.approx(37**0.5)
+    generator.free = torch.tensor([], dtype=torch.int64)
+    with pytest.raises(ValueError, match="no free coordinate"):
+        generator.typical_length(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(("log_scale", "length"), [(-200.0, "0.0"), (200.0, "inf"), (math.nan, "nan")])
+def test_scales_of_the_base_that_are_no_lengths_are_told(log_scale: float, length: str):
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(3), [])
+    with torch.no_grad():
+        flow.q0.log_scale.fill_(log_scale)
+    with pytest.raises(ValueError, match=rf"log_scale .* length {length}"):
+        NormalizingFlowGenerator(flow, None).typical_length(torch.zeros(1, 3))
+
+
 def test_other_bases_fall_back_to_the_root_of_the_dimensions():
     flow = nf.NormalizingFlow(nf.distributions.Uniform(4), [])
     generator = NormalizingFlowGenerator(flow, None, latent_shapes=[(4,)])
@@ -233,6 +255,67 @@ def test_what_is_no_flow_is_refused():
         NormalizingFlowGenerator(nn.Linear(2, 2))
 
 
+def test_a_conditional_flow_is_refused_by_name():
+    base = nf.distributions.DiagGaussian(2)
+    with pytest.raises(TypeError, match="unconditional, received ConditionalNormalizingFlow"):
+        NormalizingFlowGenerator(nf.ConditionalNormalizingFlow(base, []))
+    with pytest.raises(TypeError, match="not ClassCondFlow"):
+        NormalizingFlowGenerator(nf.ClassCondFlow(base, []))
+
+
+def test_a_bare_flow_is_told_its_adapter():
+    with pytest.raises(TypeError, match=r"received NormalizingFlow: .*NormalizingFlowGenerator"):
+        DiffeomorphicCounterfactual(nn.Flatten(), real_nvp())
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (lambda: nf.flows.Planar((4,)), "Planar"),
+        (lambda: nf.flows.Radial((4,)), "Radial"),
+        (lambda: nf.flows.BatchNorm(), "BatchNorm"),
+        (lambda: nf.flows.Reverse(nf.flows.Radial((4,))), "Radial"),
+    ],
+)
+def test_layers_without_an_inverse_are_named(layer: Callable[[], nf.flows.Flow], kind: str):
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.AffineConstFlow((4,)), layer()])
+    with pytest.raises(ValueError, match=rf"flows\.1\S* \({kind}\) has none"):
+        NormalizingFlowGenerator(flow)
+
+
+def test_a_planar_flow_with_an_inverse_is_accepted():
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.Planar((4,), act="leaky_relu")])
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(NormalizingFlowGenerator(flow, None)(x), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((2, 3, 32, 32), r"64 values each, received \(2, 3, 32, 32\), 3072"),
+        ((2, 1, 8, 9), r"64 values each, received \(2, 1, 8, 9\), 72"),
+        ((8, 8), r"64 values each, received \(8, 8\), 8"),
+        ((1, 8, 8), r"4 dimensions .* received \(1, 8, 8\)"),
+        ((2, 64), r"4 dimensions .* received \(2, 64\)"),
+    ],
+)
+def test_images_of_another_shape_are_told(shape: tuple[int, ...], says: str):
+    generator = NormalizingFlowGenerator(our_glow())
+    for use in (generator.encode, generator.log_prob, generator):
+        with pytest.raises(ValueError, match=says):
+            use(torch.rand(shape))
+    with generator.constant(), pytest.raises(ValueError, match=says):
+        generator.encode(torch.rand(shape))
+
+
+@pytest.mark.parametrize("memory", ["small", "", [], None])
+def test_unknown_memory_is_refused(memory: object):
+    with pytest.raises(ValueError, match=r"'full', 'constant'.*received") as caught:
+        NormalizingFlowGenerator(real_nvp(), memory=memory)
+    assert repr(memory) in str(caught.value)
+
+
 def test_a_base_without_a_shape_needs_latent_shapes():
     class Nameless(nn.Module):
         def forward(self, count: int) -> None: ...
@@ -256,6 +339,12 @@ def test_a_class_conditional_flow_has_no_density_of_an_image_alone():
     flow = nf.MultiscaleFlow([base], [[]], [], class_cond=True)
     with pytest.raises(TypeError, match="class-conditional"):
         NormalizingFlowGenerator(flow, latent_shapes=[(4,)]).log_prob(torch.zeros(2, 4))
+
+
+def test_a_class_conditional_base_of_a_flow_with_one_level():
+    flow = nf.NormalizingFlow(nf.distributions.ClassCondDiagGaussian((4,), 3), [])
+    with pytest.raises(TypeError, match="class-conditional"):
+        NormalizingFlowGenerator(flow).log_prob(torch.zeros(2, 4))
 
 
 def test_a_flow_is_class_conditional_by_its_bases():
@@ -290,8 +379,16 @@ def test_a_flow_over_rows_of_pixels_takes_images():
     assert method.counterfactual(x, classifier(x).argmin(1), confidence=0.6).reached.all()
 
 
+def test_a_flow_over_rows_of_pixels_wants_images_of_one_shape():
+    generator = NormalizingFlowGenerator(flat_flow(), data_range=None, image_shape=(1, 4, 4))
+    for shape in ((3, 1, 2, 8), (1, 4, 4), (3, 16)):
+        with pytest.raises(ValueError, match=r"\(1, 4, 4\), received") as caught:
+            generator.encode(torch.rand(shape))
+        assert str(shape) in str(caught.value)
+
+
 def test_a_flow_over_rows_of_pixels_says_what_it_needs():
-    with pytest.raises(ValueError, match=r"rows of 16 pixels: give NormalizingFlowGenerator image_shape=\(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"rows of 16 pixels: .* image_shape=\(1, 4, 4\)"):
         NormalizingFlowGenerator(flat_flow()).encode(torch.rand(3, 1, 4, 4))
 
 

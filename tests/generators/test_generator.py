@@ -10,8 +10,11 @@ from toys import Rotated, RowClassifier, images
 
 from captum_dcf import (
     AtLeast,
+    CounterfactualAttribution,
     DiffeomorphicCounterfactual,
     Generator,
+    LatentShift,
+    NaturalCounterfactual,
     Pixels,
     UnitGradient,
 )
@@ -94,6 +97,19 @@ def test_the_constant_context_is_entered_once_for_a_whole_call():
     with pytest.raises(ValueError, match="out of range"):
         method.attribute(images(4), target=5)
     assert generator.entered == generator.left
+
+
+@pytest.mark.parametrize("method", [DiffeomorphicCounterfactual, LatentShift, NaturalCounterfactual])
+def test_a_slice_and_an_index_of_the_same_coordinates_give_the_same(method: type[CounterfactualAttribution]):
+    latents = []
+    for free in (slice(4, 12), torch.arange(4, 12)):
+        generator = Rotated()
+        generator.free = free
+        result = method(RowClassifier(), generator).counterfactual(images(3), target=1, confidence=0.6, max_steps=4)
+        latents.append(result.end_latents - result.start_latents)
+    torch.testing.assert_close(latents[0], latents[1])
+    assert (latents[0][:, 4:12] != 0).any()
+    assert not latents[0][:, :4].any()
 
 
 def test_a_generator_is_ready_once_its_layers_have_seen_data():

@@ -130,11 +130,6 @@ def test_it_is_not_differentiated_twice():
         first.sum().backward()
 
 
-def test_unknown_memory_is_refused():
-    with pytest.raises(ValueError, match=r"'full', 'constant'.*received 'small'"):
-        NormalizingFlowGenerator(random_glow(1), memory="small")
-
-
 class TestCheckpointed:
     def test_it_gives_what_the_decoder_gives_and_its_gradients(self):
         decoder = nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(5, 5), nn.Tanh())])
