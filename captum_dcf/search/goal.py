@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict"]
+__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict", "verdict"]
 
 
 class Verdict(NamedTuple):
@@ -100,7 +100,8 @@ class _ClassGoal(Goal):
         if output.ndim != 2 or output.shape[1] < 2:
             raise ValueError(
                 "logits must have the shape (N, classes) with two classes or more, received "
-                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use AtLeast or its like"
+                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use AtLeast or its like, "
+                "of more dimensions name one place, target=(class, ...)"
             )
         labels = torch.as_tensor(self.label)
         low, high = int(labels.min()), int(labels.max())
@@ -231,6 +232,29 @@ class Near(_ValueGoal):
         off = self._difference(output, rows)
         distance = off.detach().abs()
         return Verdict(off.square(), -distance, distance <= self.tolerance)
+
+
+def verdict(goal: Goal, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
+    r"""What a goal, which may be a user's own, says of each example, checked.
+
+    Raises:
+        TypeError: It gives something else than a Verdict of three tensors, of which the last is bool.
+        ValueError: It does not give one value per example.
+    """
+    given = goal.judge(output, rows, softening)
+    name = f"{type(goal).__name__}.judge"
+    if not isinstance(given, tuple) or len(given) != 3:
+        raise TypeError(f"{name} must give a Verdict of loss, score and reached, received {type(given).__name__}")
+    for field, value in zip(Verdict._fields, given):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must give tensors, received {type(value).__name__} as {field}")
+        if value.shape != rows.shape:
+            wanted, received = tuple(rows.shape), tuple(value.shape)
+            raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
+        if (field == "reached") != (value.dtype == torch.bool):
+            wanted = "bool" if field == "reached" else "floating point"
+            raise TypeError(f"{name} must give {field} as {wanted}, received {value.dtype}")
+    return Verdict(*given)
 
 
 def _picked(values: Tensor, labels: Tensor) -> Tensor:
