@@ -104,7 +104,7 @@ class LayerStack(threading.local):
     @contextmanager
     def entered(self, levels: list[list[ConstantLayer]]) -> Iterator[None]:
         r"""A context with these layers."""
-        # Held by name: the context may be left in another thread, such as that of the garbage collector.
+        # Not self._open at the end: the context may be left in another thread, such as the garbage collector's.
         contexts, own = self._open, object()
         contexts[own] = levels
         try:
