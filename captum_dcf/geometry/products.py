@@ -159,8 +159,8 @@ def count_pixels(decode: Decode, latents: Tensor) -> int:
 
 
 def checked_latents(latents: Tensor, batch_size: int = 1) -> Tensor:
-    # A copy that may require gradients, which latents made in inference mode may not. Decoders get copies of it in turn,
-    # since some write into their latents.
+    # A copy that may require gradients, which latents made in inference mode may not. Decoders get copies of it in
+    # turn, since some write into their latents.
     if not latents.is_floating_point():
         raise TypeError(f"latents must be floating point, received {latents.dtype}")
     if latents.dim() != 2 or latents.numel() == 0:

@@ -28,6 +28,8 @@ JUDGES = {
     "autoencoders": [lambda x: 0.5 * x, lambda x: x + 0.1, lambda x: 0.9 * x],
     "autoencoder": lambda x: x,
 }
+# All dimensions: those of a rotation have equal singular values.
+SETTINGS = {"off_manifold": {"dimension": 16}}
 LARGE = {"ssim"}
 OF_EXAMPLES = [name for name in METRICS if load_metric(name).of == "example" and name != "oracle_value"]
 
@@ -52,7 +54,8 @@ def value_of(name, count, dtype=torch.float32, generator_dtype=torch.float32):
         "reference_labels": torch.arange(12) % 3,
     }
     judges = {**JUDGES, "generator": Density().to(generator_dtype)}
-    return function(*(judges[one] for one in function.judges), *(data[one] for one in function.data))
+    given = [judges[one] for one in function.judges] + [data[one] for one in function.data]
+    return function(*given, **SETTINGS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", OF_EXAMPLES)
@@ -110,5 +113,6 @@ def test_what_is_no_batch_of_images_is_refused(name, wrong, error, message):
     function = load_metric(name)
     data = {one: wrong for one in function.data}
     data |= {"target": 0, "source": 1, "reference_labels": torch.zeros(3, dtype=torch.long)}
+    given = [JUDGES[one] for one in function.judges] + [data[one] for one in function.data]
     with pytest.raises(error, match=message):
-        function(*(JUDGES[one] for one in function.judges), *(data[one] for one in function.data))
+        function(*given, **SETTINGS.get(name, {}))

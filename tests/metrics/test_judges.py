@@ -23,7 +23,10 @@ DATA = {
 }
 CLASSIFIED = ["validity", "oracle_agreement", "oracle_score", "cout", "deletion", "insertion", "frechet_distance"]
 RECONSTRUCTED = ["im1", "im2"]
-ENCODED = ["l2_latent", "log_likelihood", "likelihood_percentile"]
+ENCODED = ["l2_latent", "off_manifold", "log_likelihood", "likelihood_percentile"]
+
+
+SETTINGS = {"off_manifold": {"dimension": 3}}
 
 
 class Density(Rotated):
@@ -64,7 +67,8 @@ def judged(name, module):
         judges = [[module] * 3, nn.Identity()]
     else:
         judges = [DensityWith(module).train(module.training)]
-    return function(*judges, *data), dict(zip(function.data, data))
+    settings = SETTINGS.get(name, {})
+    return function(*judges, *data, **settings), dict(zip(function.data, data))
 
 
 @pytest.mark.parametrize("name", CLASSIFIED + RECONSTRUCTED + ENCODED)

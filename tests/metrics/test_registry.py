@@ -13,7 +13,17 @@ from captum_dcf.metrics import METRICS, load_metric, metric, register
 from captum_dcf.metrics.registry import DATA
 
 # What the docstrings say of each: "lower is better", "higher is better", or neither.
-LOWER = {"l1", "l2_input", "l2_latent", "im1", "im2", "reconstruction_share", "deletion", "frechet_distance"}
+LOWER = {
+    "l1",
+    "l2_input",
+    "l2_latent",
+    "im1",
+    "im2",
+    "off_manifold",
+    "reconstruction_share",
+    "deletion",
+    "frechet_distance",
+}
 NEITHER = {"neighbor_mean", "oracle_value"}
 OF_SETS = {"frechet_distance", "inception_score"}
 JUDGES = {
@@ -27,6 +37,7 @@ JUDGES = {
     "l2_latent": ("generator",),
     "log_likelihood": ("generator",),
     "likelihood_percentile": ("generator",),
+    "off_manifold": ("generator",),
     "im1": ("autoencoders",),
     "im2": ("autoencoders", "autoencoder"),
     "frechet_distance": ("network",),
