@@ -31,7 +31,10 @@ JUDGES = {
 # All dimensions: those of a rotation have equal singular values.
 SETTINGS = {"off_manifold": {"dimension": 16}}
 LARGE = {"ssim"}
-OF_EXAMPLES = [name for name in METRICS if load_metric(name).of == "example" and name != "oracle_value"]
+# Other rooms may have registered more.
+OF_PACKAGE = [name for name, place in METRICS.items() if place.startswith("captum_dcf.metrics.")]
+# A regressor is another judge than the classifiers here.
+OF_EXAMPLES = [name for name in OF_PACKAGE if load_metric(name).of == "example" and name != "oracle_value"]
 
 
 def value_of(name, count, dtype=torch.float32, generator_dtype=torch.float32):
