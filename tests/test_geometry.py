@@ -128,7 +128,7 @@ def test_volume_of_a_flow_is_that_of_its_density(flow, memory):
     flow.memory = memory
     x = torch.rand(3, 1, 4, 4, dtype=torch.float64)
     latents = flow.encode(x).detach()
-    with flow.frozen():
+    with flow.constant():
         values = spectrum(flow.decode, latents)
     of_latents = torch.distributions.Normal(0.0, 1.0).log_prob(latents).sum(1)
     torch.testing.assert_close(of_latents - values.log().sum(1), flow.log_prob(x).detach(), rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ space of the data manifold, the others leave it (Dombrowski et al., 2024, https:
 ``decode`` is a function of latents (N, D), such as ``generator.decode``, that gives one image per latent, each of them
 independent of the others, and is differentiable. Where D is far below P, and for a ``rank``, it must support
 forward-mode differentiation, as torch's own operations do. For a flow call these functions within
-``generator.frozen()``, which saves work. Images are flattened to (N, P). Results have the dtype and device of the
+``generator.constant()``, which saves work. Images are flattened to (N, P). Results have the dtype and device of the
 latents, decompositions of half precision being made in float32, and carry no gradient.
 """
 
