@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import result_dtype
 
-__all__ = ["ForwardFunc", "OutputKind", "ask", "check_mode", "class_probabilities"]
+__all__ = ["ForwardFunc", "OutputKind", "ask", "check_judge", "class_probabilities"]
 
 ForwardFunc = Callable[..., Tensor]
 OutputKind = Literal["logits", "probabilities", "binary_logit"]
@@ -20,17 +21,20 @@ OutputKind = Literal["logits", "probabilities", "binary_logit"]
 _TOLERANCE = 1e-2
 
 
-def check_mode(judge: Any) -> None:
-    r"""Refuses a module, or a method or partial of one, whose answer is random or depends on the rest of the batch.
+def check_judge(judge: Any) -> None:
+    r"""Refuses a module, or a method or partial of one, that answers at random, by the rest of the batch, or untrained.
 
     Raises:
-        ValueError: It uses batch statistics, or is in training mode with dropout or running statistics.
+        ValueError: It uses batch statistics, is in training mode with dropout or running statistics, or is a generator
+            that is not ready.
     """
     while isinstance(judge, partial):
         judge = judge.func
     module = judge if isinstance(judge, nn.Module) else getattr(judge, "__self__", None)
     if not isinstance(module, nn.Module):
         return
+    if isinstance(module, Generator):
+        module.check_ready()
     for name, part in module.named_modules():
         if _is_unsteady(part):
             place = f"{type(module).__name__}.{name}" if name else type(module).__name__
@@ -53,9 +57,9 @@ def ask(judge: ForwardFunc, images: Tensor, additional_forward_args: Any = None)
 
     Raises:
         TypeError: The judge does not give a tensor.
-        ValueError: :func:`check_mode` refuses it.
+        ValueError: :func:`check_judge` refuses it.
     """
-    check_mode(judge)
+    check_judge(judge)
     if additional_forward_args is None:
         additional_forward_args = ()
     elif not isinstance(additional_forward_args, tuple):

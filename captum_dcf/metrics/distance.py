@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import check_same_shape, in_common_dtype, result_dtype
-from captum_dcf.metrics._judges import check_mode
+from captum_dcf.metrics._judges import check_judge
 from captum_dcf.metrics.registry import metric
 
 __all__ = ["l1", "l2_input", "l2_latent", "sparsity", "ssim"]
@@ -90,7 +90,7 @@ def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> 
     check_same_shape(inputs=inputs, counterfactuals=counterfactuals)
     if len(inputs) == 0:
         return inputs.new_zeros(0, dtype=result_dtype(inputs))
-    check_mode(generator)
+    check_judge(generator)
     # Copies, since an encoder may write into its input.
     latents = [generator.encode(images.clone()) for images in (inputs, counterfactuals)]
     start, end = in_common_dtype(*latents)

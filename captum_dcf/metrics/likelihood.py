@@ -7,7 +7,7 @@ from torch import Tensor
 
 from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import check_images, result_dtype
-from captum_dcf.metrics._judges import check_mode
+from captum_dcf.metrics._judges import check_judge
 from captum_dcf.metrics.registry import metric
 
 __all__ = ["likelihood_percentile", "log_likelihood"]
@@ -34,7 +34,7 @@ def log_likelihood(generator: Generator, counterfactuals: Tensor) -> Tensor:
         TypeError: The generator has no density.
     """
     check_images(counterfactuals=counterfactuals)
-    check_mode(generator)
+    check_judge(generator)
     if len(counterfactuals) == 0:
         return counterfactuals.new_zeros(0, dtype=result_dtype(counterfactuals))
     # Copies, since a flow may write into its input.

@@ -8,7 +8,7 @@ from torch import Tensor
 from captum_dcf.generators.base import Generator
 from captum_dcf.geometry import off_manifold_share, tangent_space
 from captum_dcf.metrics._arguments import check_same_shape, result_dtype
-from captum_dcf.metrics._judges import check_mode
+from captum_dcf.metrics._judges import check_judge
 from captum_dcf.metrics.registry import metric
 
 __all__ = ["off_manifold"]
@@ -41,7 +41,8 @@ def off_manifold(generator: Generator, inputs: Tensor, attributions: Tensor, *, 
     check_same_shape(inputs=inputs, attributions=attributions)
     if len(inputs) == 0:
         return inputs.new_zeros(0, dtype=result_dtype(inputs, attributions))
-    check_mode(generator)
+    check_judge(generator)
     # Copies, since an encoder may write into its input.
-    basis = tangent_space(generator.decode, generator.encode(inputs.clone()), dimension)
+    with generator.constant():
+        basis = tangent_space(generator.decode, generator.encode(inputs.clone()), dimension)
     return off_manifold_share(attributions.to(result_dtype(inputs, attributions)), basis)

@@ -110,6 +110,24 @@ def test_a_judge_in_training_mode_that_does_not_depend_on_it_is_asked():
     assert metrics.im1([nn.InstanceNorm2d(1).train()] * 2, images(3), 0, 1).shape == (3,)
 
 
+@pytest.mark.parametrize("name", RECONSTRUCTED + ENCODED)
+def test_a_generator_that_has_not_seen_data_is_refused_and_sees_none(name):
+    class Untrained(Density):
+        data_dep_init_done = False
+
+        def encode(self, x):
+            self.data_dep_init_done = True
+            return super().encode(x)
+
+    function, generator = load_metric(name), Untrained().eval()
+    judges = {"generator": generator, "autoencoders": [generator] * 3, "autoencoder": generator}
+    with pytest.raises(ValueError, match="has not seen data"):
+        function(
+            *(judges[one] for one in function.judges), *(DATA[one] for one in function.data), **SETTINGS.get(name, {})
+        )
+    assert not generator.data_dep_init_done
+
+
 def test_methods_and_partials_of_a_module_are_seen_through():
     class Classifier(nn.Module):
         def __init__(self):
