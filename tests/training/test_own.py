@@ -16,6 +16,7 @@ pytest.importorskip("lightning")
 
 from captum_dcf import DiffeomorphicCounterfactual, Generator, zoo
 from captum_dcf.data import sources
+from captum_dcf.data.files import write_image
 from captum_dcf.models import registry
 from captum_dcf.training import recipes
 from captum_dcf.training.objectives import Reconstruction
@@ -75,6 +76,7 @@ class Spy(Reconstruction):
     trained: list[Tensor] = []
     tested: list[Tensor] = []
     norms: list[float] = []
+    decays: list[float] = []
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         self.trained.append(images)
@@ -87,6 +89,7 @@ class Spy(Reconstruction):
     def on_train_batch_end(self, *_: object) -> None:
         gradients = torch.cat([parameter.grad.flatten() for parameter in self.parameters()])
         self.norms.append(gradients.norm().item())
+        self.decays.append(self.optimizers().param_groups[0]["weight_decay"])
 
 
 def twice(images: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
         for added in ("dots", "linear", "spy", "twice"):
             monkeypatch.setitem(getattr(place, name), added, None)
             monkeypatch.delitem(getattr(place, name), added)
-    for kept in (Spy.trained, Spy.tested, Spy.norms):
+    for kept in (Spy.trained, Spy.tested, Spy.norms, Spy.decays):
         kept.clear()
     sources.register("dots", sources.Source("of_ones_own:open_dots", (1, 6, 6), "classes", None, "dots, by nobody"))
     registry.register("linear", registry.Architecture("of_ones_own:Linear", "generator", "of_ones_own:Coordinates"))
@@ -170,11 +173,45 @@ def test_gradients_are_clipped(recipe: Recipe, tmp_path: Path):
     assert Spy.norms == pytest.approx([0.25] * (COUNT // 4), rel=1e-4)
 
 
+def test_weights_decay_as_the_recipe_says(recipe: Recipe, tmp_path: Path):
+    recipes.register("dots", replace(recipe, weight_decay=0.125))
+    train("dots", None, tmp_path)
+    assert set(Spy.decays) == {0.125}
+
+
+def test_a_file_that_appears_during_the_training_is_not_replaced(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipes.register("dots", recipe)
+    theirs = tmp_path / "dots.json"
+    monkeypatch.setattr(Spy, "on_train_end", lambda _: theirs.write_text("of the user"), raising=False)
+    with pytest.raises(FileExistsError, match=r"dots\.json"):
+        train("dots", None, tmp_path)
+    assert theirs.read_text() == "of the user"
+
+
 def test_a_metric_that_draws_noise_does_not_depend_on_what_was_drawn_before(recipe: Recipe, tmp_path: Path):
     recipes.register("dots", recipe)
     one, two = (train("dots", None, tmp_path / str(epochs), epochs=epochs, seed=3) for epochs in (1, 2))
     assert one.figures == two.figures
     assert one.figures != train("dots", None, tmp_path / "other", seed=4).figures
+
+
+def test_a_folder_of_images_is_trained_on(recipe: Recipe, tmp_path: Path):
+    pytest.importorskip("torchvision")
+    for split, count in (("train", 3), ("test", 1)):
+        for name, grey in (("cat", 0.25), ("dog", 0.75)):
+            place = tmp_path / "data" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                write_image(torch.full((3, 10, 12), grey), place / f"{number}.png")
+    small = {"image_size": 8, "blocks": [[2, 3]], "hidden": [5], "num_classes": 2, "in_channels": 3}
+    mine = Recipe("conv_classifier", small, "folder", "classification", 1, 4, 1e-3, image_shape=[3, 8, 8])
+    recipes.register("dots", mine)
+    card = train("dots", tmp_path / "data", tmp_path / "out")
+    assert card.data.startswith("6 training images")
+    assert card.training["image_shape"] == [3, 8, 8]
+    assert zoo.load("dots", tmp_path / "out")(torch.rand(1, 3, 8, 8)).shape == (1, 2)
 
 
 @pytest.mark.parametrize(
