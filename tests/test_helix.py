@@ -23,6 +23,12 @@ def test_tangent_is_the_derivative():
     torch.testing.assert_close(helix_tangent(z), difference / difference.norm(dim=1, keepdim=True))
 
 
+def test_parameters_may_be_a_column():
+    z = torch.linspace(-6, 6, 25)
+    assert torch.equal(helix(z[:, None]), helix(z))
+    assert torch.equal(helix_tangent(z[:, None]), helix_tangent(z))
+
+
 def test_points_of_the_helix_are_at_no_distance():
     assert helix_distance(helix(torch.linspace(-20, 20, 101))).max() < 1e-5
 

@@ -2,6 +2,8 @@ r"""The support vector machine that judges counterfactuals."""
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -18,6 +20,12 @@ def test_two_kinds_of_images_are_told_apart_by_a_machine_of_the_documented_stren
     assert oracle.C == 0.01
     # The stronger the regularisation, the smaller the weights.
     assert abs(fit_svm_oracle(images, labels, strength=1e-4).coef_).max() < abs(oracle.coef_).max()
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "sklearn.svm", None)
+    with pytest.raises(ImportError, match=r"captum_dcf\[metrics\]"):
+        fit_svm_oracle(torch.rand(4, 1, 2, 2), torch.arange(4))
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,12 @@ def test_a_file_that_is_no_checkpoint_is_named(root: Path, tmp_path: Path, conte
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(root: Path, tmp_path: Path):
+    (tmp_path / "mnist-ae.ckpt").mkdir()
+    with pytest.raises(OSError, match=r"mnist-ae\.ckpt"):
+        train("mnist-ae", root, tmp_path, epochs=1)
+
+
 @pytest.mark.parametrize("content", [[], {"epoch": 1}, torch.zeros(3)])
 def test_a_file_of_something_else_is_no_checkpoint(root: Path, tmp_path: Path, content: object):
     torch.save(content, tmp_path / "mnist-ae.ckpt")
