@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from captum_dcf.outputs import refuse_existing
 from captum_dcf.training.recipes import RECIPES, Recipe
 from captum_dcf.zoo.store import Card, build, save
 
@@ -45,6 +46,7 @@ def train(
     Raises:
         ValueError: Unknown recipe, or the checkpoint in ``out`` has as many epochs already or another seed.
         FileNotFoundError: The data set is not in ``root``.
+        FileExistsError: There are weights or a card of that name in ``out``, but no checkpoint.
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; known are {sorted(RECIPES)}")
@@ -53,6 +55,8 @@ def train(
     test_set = _dataset(recipe.load_data(root, train=False), limit)
     out = Path(out)
     checkpoint = _checkpoint(out, name, seed, recipe.epochs)
+    if checkpoint is None:
+        refuse_existing([out / f"{name}.safetensors", out / f"{name}.json"])
     lightning.seed_everything(seed, verbose=False)
     card = Card(name, recipe.architecture, recipe.arguments, recipe.credit)
     objective = recipe.objective(build(card), recipe.learning_rate, recipe.weight_decay)
