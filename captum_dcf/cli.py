@@ -136,9 +136,14 @@ def benchmark(
     from captum_dcf.benchmark import read_plan, run
     from captum_dcf.benchmark.processes import is_first
 
-    run(read_plan(plan, root, images, confidence, device), out, show_progress=sys.stderr.isatty())
+    run(read_plan(plan, root, images, confidence, device), out, show_progress=is_terminal())
     if is_first():
         click.echo((out / "report.md").read_text(encoding="utf-8"))
+
+
+def is_terminal() -> bool:
+    r"""Whether someone watches: a progress bar in a file is hundreds of lines."""
+    return sys.stderr.isatty()
 
 
 def _complain(message: str) -> None:

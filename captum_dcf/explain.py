@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,7 @@ def explain_files(
         rows = range(min(ROWS, len(paths)))
         figure = counterfactual_figure(result, rows, [_printable(path.name) for path in paths[:ROWS]])
         _save_figure(figure, folder / PICTURE)
-    with torch.no_grad():
-        confidences, classes = classifier(images).softmax(1).max(1)
-    likelihoods = _likelihoods(coordinates, images, result.counterfactuals)
-    return "\n".join(
-        f"{_printable(str(path))}: seen as {classes[row]} ({confidences[row]:.3f}), "
-        f"{status.name} after {result.steps[row]} steps, "
-        f"P({target}) {result.start_scores[row]:.3f} -> {result.end_scores[row]:.3f}{likelihoods[row]}"
-        for row, (path, status) in enumerate(zip(paths, result.statuses()))
-    )
+        return "\n".join(_lines(paths, target, classifier, coordinates, result))
 
 
 def _load_generator(name: str) -> tuple[Generator, Sequence[int]]:
@@ -139,6 +131,19 @@ def _save_figure(figure: Figure, path: Path) -> None:
 
 
 @torch.no_grad()
+def _lines(
+    paths: Sequence[Path], target: int, classifier: Any, generator: Generator, result: Counterfactual
+) -> Iterator[str]:
+    confidences, classes = classifier(result.inputs).softmax(1).max(1)
+    likelihoods = _likelihoods(generator, result.inputs, result.counterfactuals)
+    for row, (path, status) in enumerate(zip(paths, result.statuses())):
+        yield (
+            f"{_printable(str(path))}: seen as {classes[row]} ({confidences[row]:.3f}), "
+            f"{status.name} after {result.steps[row]} steps, "
+            f"P({target}) {result.start_scores[row]:.3f} -> {result.end_scores[row]:.3f}{likelihoods[row]}"
+        )
+
+
 def _likelihoods(generator: Generator, images: Tensor, counterfactuals: Tensor) -> list[str]:
     """What the generator says of each image and its counterfactual; nothing where it has no density."""
     try:

@@ -171,3 +171,18 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(tmp_path, four, arguments,
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_no_progress_bar_is_written_to_a_log(monkeypatch, tmp_path):
+    shown = []
+
+    def run_plan(_plan, out, show_progress):
+        shown.append(show_progress)
+        (out / "report.md").write_text("report")
+
+    monkeypatch.setattr("captum_dcf.benchmark.read_plan", lambda *_arguments: None)
+    monkeypatch.setattr("captum_dcf.benchmark.run", run_plan)
+    assert run("benchmark", "mnist", "--out", tmp_path).exit_code == 0
+    monkeypatch.setattr("captum_dcf.cli.is_terminal", lambda: True)
+    assert run("benchmark", "mnist", "--out", tmp_path).exit_code == 0
+    assert shown == [False, True]
