@@ -1,9 +1,9 @@
-r"""What the commands ``demo`` and ``explain`` do: search, a table, and a picture."""
+r"""What the command ``demo`` does: search, a table, and a picture."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from captum_dcf import zoo
 from captum_dcf.attr import AdversarialExample, CounterfactualAttribution, DiffeomorphicCounterfactual
 from captum_dcf.data import mnist_sample
-from captum_dcf.data.files import read_images, write_image
-from captum_dcf.generators import Generator, NormalizingFlowGenerator
-from captum_dcf.models.classifier import ConvClassifier, ResidualClassifier
+from captum_dcf.generators import Generator
+from captum_dcf.outputs import new_files
 from captum_dcf.search import Adam, Counterfactual
 from captum_dcf.visualization import counterfactual_figure
 
-__all__ = ["Comparison", "compare", "explain_files", "run_demo", "table"]
+__all__ = ["Comparison", "compare", "run_demo", "table"]
 
 PIXELS, PAPER, DEFAULT = "in X: Adam 1e-2", "in Z: Adam 0.05 (paper)", "in Z: unit gradient (default)"
 TARGET = 9
@@ -59,32 +58,55 @@ class Comparison:
         ]
 
 
-def run_demo(out: Path, per_class: int = 100) -> str:
-    r"""Fours and sevens that become nines, in pixels and latents: writes a table and a picture, returns the table."""
-    all_images, all_labels = mnist_sample()
-    chosen = torch.cat([(all_labels == digit).nonzero().squeeze(1)[:per_class] for digit in (4, 7)])
-    images, labels = all_images[chosen], all_labels[chosen]
-    generator, classifier = zoo.load("mnist-glow"), zoo.load("mnist-cnn")
-    compared = compare(classifier, generator, images, TARGET)
-    text = table(compared)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    shown = min(SHOWN, per_class)
-    rows = [*range(shown), *range(per_class, per_class + shown)]
-    results = {name: part.result for name, part in compared.items()}
-    figure = counterfactual_figure(results, rows, [f"{labels[row]} → {TARGET}" for row in rows])
-    figure.savefig(out / "counterfactuals.png", dpi=150)
+def run_demo(
+    out: Path, per_class: int = 100, say: Callable[[str], None] = lambda line: None, overwrite: bool = False
+) -> str:
+    r"""Fours and sevens that become nines, in pixels and latents: writes a table and a picture, returns the table.
+
+    Args:
+        out: Folder to write to; made if there is none.
+        per_class: Number of fours, and of sevens.
+        say: Is told of each search when it begins and ends.
+        overwrite: Whether the table and the picture of an earlier call may be replaced.
+
+    Raises:
+        FileExistsError: There is a table or a picture in ``out`` already.
+    """
+    with new_files(out, ["table.md", "counterfactuals.png"], overwrite=overwrite) as folder:
+        all_images, all_labels = mnist_sample()
+        chosen = torch.cat([(all_labels == digit).nonzero().squeeze(1)[:per_class] for digit in (4, 7)])
+        images, labels = all_images[chosen], all_labels[chosen]
+        generator, classifier = zoo.load("mnist-glow"), zoo.load("mnist-cnn")
+        compared = compare(classifier, generator, images, TARGET, say)
+        text = table(compared)
+        (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+        shown = min(SHOWN, per_class)
+        rows = [*range(shown), *range(per_class, per_class + shown)]
+        results = {name: part.result for name, part in compared.items()}
+        figure = counterfactual_figure(results, rows, [f"{labels[row]} → {TARGET}" for row in rows])
+        figure.savefig(folder / "counterfactuals.png", dpi=150)
     return text
 
 
-def compare(classifier: nn.Module, generator: Generator, images: Tensor, target: int) -> dict[str, Comparison]:
+def compare(
+    classifier: nn.Module,
+    generator: Generator,
+    images: Tensor,
+    target: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Comparison]:
     r"""The same search in pixels, in latents with the paper's Adam, and in latents with the default step rule."""
     methods: dict[str, CounterfactualAttribution] = {
         PIXELS: AdversarialExample(classifier, generator, step_rule=Adam(1e-2)),
         PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2), softening=0),
         DEFAULT: DiffeomorphicCounterfactual(classifier, generator),
     }
-    return {name: _measure(method, generator, images, target, MAX_STEPS[name]) for name, method in methods.items()}
+    compared = {}
+    for name, method in methods.items():
+        say(f"searching {len(images)} images {name}, at most {MAX_STEPS[name]} steps")
+        compared[name] = _measure(method, generator, images, target, MAX_STEPS[name])
+        say(f"  took {compared[name].seconds:.1f} s")
+    return compared
 
 
 def table(compared: dict[str, Comparison]) -> str:
@@ -93,48 +115,6 @@ def table(compared: dict[str, Comparison]) -> str:
     rows = [header, ["---"] * len(header), *([name, *part.cells()] for name, part in compared.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows)
-
-
-def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, generator_name: str) -> str:
-    r"""Counterfactuals of a user's own image files: writes x' of each, a picture and the result; returns a table."""
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        raise ValueError(f"each image needs another file name, since its x' is written under it; received {names}")
-    generator, classifier = zoo.load(generator_name), zoo.load(model)
-    if not isinstance(generator, Generator):
-        raise ValueError(f"{generator_name!r} is no generator; generators of the zoo are {_generators()}")
-    if not isinstance(classifier, (ConvClassifier, ResidualClassifier)):
-        raise ValueError(f"{model!r} is no classifier; one of the zoo is 'mnist-cnn'")
-    image_shape = zoo.read_card(generator_name).arguments["image_shape"]
-    images = read_images(paths, image_shape)
-    result = DiffeomorphicCounterfactual(classifier, generator).counterfactual(images, target)
-    out.mkdir(parents=True, exist_ok=True)
-    result.save(out / "counterfactuals.safetensors")
-    for path, image in zip(paths, result.counterfactuals):
-        write_image(image, out / f"{path.stem}-to-{target}.png")
-    figure = counterfactual_figure(result, range(len(paths)), [path.name for path in paths])
-    figure.savefig(out / "counterfactuals.png", dpi=150)
-    with torch.no_grad():
-        sure, seen = classifier(images).softmax(1).max(1)
-    likely = _likelihoods(generator, images, result.counterfactuals)
-    return "\n".join(
-        f"{path}: seen as {seen[row]} ({sure[row]:.3f}), {status.name} after {result.steps[row]} steps, "
-        f"P({target}) {result.start_scores[row]:.3f} -> {result.end_scores[row]:.3f}{likely[row]}"
-        for row, (path, status) in enumerate(zip(paths, result.statuses()))
-    )
-
-
-@torch.no_grad()
-def _likelihoods(generator: Generator, images: Tensor, counterfactuals: Tensor) -> list[str]:
-    """What a flow says of each image and its counterfactual; other generators have no density."""
-    if not isinstance(generator, NormalizingFlowGenerator):
-        return [""] * len(images)
-    pairs = zip(generator.log_prob(images).tolist(), generator.log_prob(counterfactuals).tolist())
-    return [f", log p {before:.0f} -> {after:.0f}" for before, after in pairs]
-
-
-def _generators() -> list[str]:
-    return [name for name in zoo.names() if isinstance(zoo.load(name), Generator)]
 
 
 def _measure(

@@ -31,6 +31,7 @@ from captum_dcf.benchmark.paper import (
 from captum_dcf.benchmark.summary import statistics
 from captum_dcf.data import mnist, mnist_sample
 from captum_dcf.generators import Generator
+from captum_dcf.outputs import refuse_existing
 from captum_dcf.search import Adam, Counterfactual
 from captum_dcf.training.oracle import fit_svm_oracle
 
@@ -76,10 +77,13 @@ def reproduce_mnist(
 
     Raises:
         FileNotFoundError: There is no MNIST in ``root``.
+        FileExistsError: One of the two files is there already.
         ValueError: ``source`` is ``target``.
     """
     if source == target:
         raise ValueError(f"source and target must be two classes, received {source} twice")
+    stem = f"mnist-{source}-to-{target}"
+    refuse_existing([out / f"{stem}.md", out / f"{stem}.csv"])
     images, labels = mnist_sample() if root is None else mnist(root, train=False)
     references, reference_labels = mnist_sample(train=True) if root is None else mnist(root, train=True)
     inputs = images[labels == source][:limit]
@@ -104,7 +108,7 @@ def reproduce_mnist(
             measures = _measures(inputs[found], result.counterfactuals[found], source, target, judges)
             figures += _figures(name, measures, published)
     title = f"MNIST {source} → {target}, {len(inputs)} test images, Λ = 0.99"
-    return write_tables(figures, title, out, f"mnist-{source}-to-{target}")
+    return write_tables(figures, title, out, stem)
 
 
 def _methods(generator: Generator) -> dict[str, AdversarialExample | DiffeomorphicCounterfactual]:

@@ -10,8 +10,11 @@ from captum_dcf.benchmark.processes import is_first, processes
 from captum_dcf.benchmark.report import write_report
 from captum_dcf.benchmark.rows import shard_rows
 from captum_dcf.benchmark.shards import ShardFolder
+from captum_dcf.outputs import refuse_existing
 
 __all__ = ["run"]
+
+FILES = ("settings.json", "table.csv", "table.parquet", "summary.csv", "report.md", "report.html")
 
 
 def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
@@ -38,11 +41,15 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
     Raises:
         ValueError: The folder holds a run with other settings, or a method or a measure fails on all images of the
             first shard.
+        FileExistsError: One of these files is there already, in a folder that is no run's.
         OSError: The folder cannot be written to, or the disk is full; finished shards are intact.
     """
     folder = ShardFolder(out)
     shards = plan.shards()
     with processes() as group:
+        # In the folder of a run, one with shards/, these files are the run's own.
+        if not (folder.path / "shards").is_dir():
+            refuse_existing([folder.path / name for name in FILES])
         folder.check(plan.described())
         if group.rank == 0:
             folder.claim(plan.described())
