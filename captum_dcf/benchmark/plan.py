@@ -3,7 +3,7 @@ r"""What a benchmark consists of: images, methods, measures, and the settings th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -121,6 +121,11 @@ class Case:
         r"""The method's attributions for other images."""
         return _attributions(inputs, self.explain(inputs, targets))
 
+    def copy(self) -> Case:
+        r"""The same with tensors of its own, so that whoever writes into them changes nothing of the others'."""
+        outcome = self.outcome.detach().clone() if isinstance(self.outcome, Tensor) else _with_own_tensors(self.outcome)
+        return replace(_with_own_tensors(self), outcome=outcome)
+
 
 Measure = Callable[[Case], Tensor]
 
@@ -205,6 +210,8 @@ class Plan:
             "seed": self.seed,
             "device": self.device,
             "settings": dict(self.settings),
+            # The number of threads changes how sums are rounded.
+            "threads": torch.get_num_threads() if torch.device(self.device).type == "cpu" else None,
             "versions": {"captum_dcf": version("captum_dcf"), "torch": torch.__version__},
         }
 
@@ -242,6 +249,12 @@ def counterfactual_methods(
                 explain = partial(attribution.counterfactual, confidence=confidence, **arguments)
                 methods.append(Method(name, explain, generator_name, confidence))
     return methods
+
+
+def _with_own_tensors(record: Any) -> Any:
+    """A copy of a dataclass with its tensors copied and detached."""
+    tensors = {part.name: getattr(record, part.name) for part in fields(record)}
+    return replace(record, **{name: one.detach().clone() for name, one in tensors.items() if isinstance(one, Tensor)})
 
 
 def _attributions(inputs: Tensor, outcome: Outcome) -> Tensor:

@@ -98,7 +98,7 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int) -> list[Row]:
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")
         reset_peak(device)
         started = perf_counter()
-        outcome = method.explain(batch.inputs.clone(), targets)
+        outcome = method.explain(batch.inputs.clone(), targets.clone())
         _wait_for(device)
         seconds, memory = perf_counter() - started, peak_mib(device)
         case = Case(batch.inputs, batch.labels, targets, outcome, method.explain)
@@ -130,14 +130,14 @@ def _ended(plan: Plan, method: Method, case: Case) -> dict[str, list[Any]]:
         columns["start_score"] = outcome.start_scores.tolist()
         columns["end_score"] = outcome.end_scores.tolist()
     elif not isinstance(outcome, SaliencyMap):
-        found = validity(plan.model, outcome, case.targets, method.confidence or 0.0)
+        found = validity(plan.model, outcome.detach().clone(), case.targets, method.confidence or 0.0)
         columns["found"] = found.bool().tolist()
     return columns
 
 
 def _measured(name: str, measure: Measure, case: Case) -> list[float | None]:
     try:
-        values = torch.as_tensor(measure(case))
+        values = torch.as_tensor(measure(case.copy()))
     except NotApplicable:
         return [None] * len(case.inputs)
     except ImportError:

@@ -250,3 +250,35 @@ def test_shards_are_whole_lines_of_json(tmp_path, dataset, classifier):
     files = sorted((out / "shards").iterdir())
     assert [path.name for path in files] == ["00000000.jsonl", "00000001.jsonl"]
     assert [json.loads(line)["image"] for line in files[1].read_text(encoding="utf-8").splitlines()] == [4, 5]
+
+
+def test_a_metric_or_a_method_that_writes_into_what_it_is_given_changes_nothing_of_the_others(tmp_path, classifier):
+    x = images(4)
+
+    def destroys(case):
+        for tensor in (case.inputs, case.labels, case.targets, case.counterfactuals, case.attributions):
+            tensor.zero_()
+        return torch.zeros(len(case.inputs))
+
+    def wants_class_0(x, t):
+        t.zero_()
+        return x.mul_(1.5)
+
+    measures = {
+        "destroys": destroys,
+        "l2": lambda case: l2_input(case.inputs, case.counterfactuals),
+        "aim": lambda case: case.targets.float(),
+        "label": lambda case: case.labels.float(),
+    }
+    methods = [Method("first", wants_class_0), Method("second", brighter)]
+    dataset = TensorDataset(x.clone(), torch.ones(4).long())
+    rows = table(run(plan_of(dataset, classifier, methods, measures), tmp_path / "out"))
+    assert torch.equal(dataset.tensors[0], x)
+    first, second = rows[:4], rows[4:]
+    torch.testing.assert_close(torch.tensor([float(row["l2"]) for row in first]), 0.5 * x.flatten(1).norm(dim=1))
+    assert [float(row["l2"]) for row in second] == pytest.approx([0.4] * 4, abs=1e-5)
+    assert {(row["aim"], row["label"]) for row in rows} == {("2.0", "1.0")}
+    # The targets a method wrote are not those its counterfactuals are judged by.
+    reached = (classifier(1.5 * x).argmax(1) == 2).tolist()
+    assert [row["found"] for row in first] == [str(one) for one in reached]
+    assert not all(reached)
