@@ -92,11 +92,14 @@ def make_methods(setup: Setup, label: str, method: str, arguments: Mapping[str, 
         own["reference"] = setup.reference()[0].to(setup.device)
     if "autoencoder" in own:
         own["autoencoder"] = setup.load(own["autoencoder"])
-    if "adam" in own:
-        own["step_rule"] = Adam(own.pop("adam"))
-    return counterfactual_methods(
-        {label: partial(factory, **own)}, setup.model, setup.generators, setup.confidences, **call
-    )
+    try:
+        if "adam" in own:
+            own["step_rule"] = _adam(own.pop("adam"))
+        return counterfactual_methods(
+            {label: partial(factory, **own)}, setup.model, setup.generators, setup.confidences, **call
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the method {label!r}: {error}") from error
 
 
 def make_measure(setup: Setup, label: str, measure: str, arguments: Mapping[str, Any]) -> Measure:
@@ -124,6 +127,12 @@ def as_generator(name: str, model: nn.Module) -> Generator:
     if not isinstance(model, Generator):
         raise ValueError(f"{name!r} is no generator: it has no encode and decode; received a {type(model).__name__}")
     return model
+
+
+def _adam(rate: Any) -> Adam:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+        raise ValueError(f"adam must be a learning rate, received {rate!r}")
+    return Adam(rate)
 
 
 def _pgd(
@@ -183,7 +192,9 @@ def _log_likelihood(setup: Setup, generator: str) -> Measure:
 
 def _im1(setup: Setup, autoencoders: str) -> Measure:
     r"""``autoencoders`` is their name with {} where the class stands."""
-    load = cache(lambda label: setup.load(autoencoders.format(label)))
+    if not isinstance(autoencoders, str) or "{}" not in autoencoders:
+        raise ValueError(f"autoencoders must be a name with {{}} where the class stands, received {autoencoders!r}")
+    load = cache(lambda label: setup.load(autoencoders.replace("{}", str(label))))
 
     def measure(case: Case) -> Tensor:
         classes = torch.cat((case.targets, case.labels)).unique().tolist()

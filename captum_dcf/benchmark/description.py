@@ -111,7 +111,10 @@ def _read(name: str | Path) -> tuple[str, Path]:
         return files("captum_dcf.benchmark").joinpath(f"{name}.toml").read_text(encoding="utf-8"), Path()
     if not path.is_file():
         raise FileNotFoundError(f"no benchmark {str(name)!r}: it is neither a file nor one of {bundled()}")
-    return path.read_text(encoding="utf-8"), path.parent
+    try:
+        return path.read_text(encoding="utf-8"), path.parent
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not TOML: it is not UTF-8 ({error})") from error
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
@@ -135,16 +138,28 @@ def _check(described: Mapping[str, Any], name: str) -> None:
     absent = [part for part in REQUIRED if not described.get(part) and described.get(part) != 0]
     if absent:
         raise ValueError(f"{name} does not say {', '.join(absent)}")
-    if not isinstance(described["generators"], list):
-        raise ValueError(f"{name}: generators must be a list of names, received {described['generators']!r}")
-    if not isinstance(described.get("title", ""), str):
-        raise ValueError(f"{name}: the title must be a string, received {described['title']!r}")
+    generators = described["generators"]
+    if not isinstance(generators, list) or not all(isinstance(one, str) for one in generators):
+        raise ValueError(f"{name}: generators must be a list of names, received {generators!r}")
+    if len(set(generators)) < len(generators):
+        raise ValueError(f"{name}: generators must differ, received {generators!r}")
+    for part in ("title", "model", "weights"):
+        if not isinstance(described.get(part, ""), str):
+            raise ValueError(f"{name}: {part} must be a string, received {described[part]!r}")
     if not isinstance(described["confidences"], list) or not described["confidences"]:
         raise ValueError(f"{name}: confidences must be a list of at least one Λ, received {described['confidences']!r}")
-    for part in ("data", "methods", "measures"):
-        tables = [described[part]] if part == "data" else [described[part], *described[part].values()]
-        if not all(isinstance(table, dict) for table in tables):
-            raise ValueError(f"{name}: {part} must be a TOML table" + ("" if part == "data" else " of tables"))
+    _check_table(f"{name}: data", described["data"])
+    for part, kind in (("methods", "method"), ("measures", "measure")):
+        _check_table(f"{name}: {part}", described[part])
+        for label, entry in described[part].items():
+            _check_table(f"{name}: {part}.{label}", entry)
+            if not isinstance(entry.get(kind, label), str):
+                raise ValueError(f"{name}: {part}.{label}: {kind} must be a name, received {entry[kind]!r}")
+
+
+def _check_table(what: str, received: Any) -> None:
+    if not isinstance(received, dict):
+        raise ValueError(f"{what} must be a TOML table, received {received!r}")
 
 
 def _entries(described: Mapping[str, Any], part: str, kind: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -156,6 +171,8 @@ def _entries(described: Mapping[str, Any], part: str, kind: str) -> list[tuple[s
 
 
 def _load(weights: Path, device: str, name: str) -> nn.Module:
+    if not isinstance(name, str):
+        raise ValueError(f"a model must be given by its name, received {name!r}")
     return zoo.load(name, _place(weights, name)).to(device)
 
 
@@ -174,15 +191,24 @@ def _weights_used(described: Mapping[str, Any], weights: Path) -> dict[str, str]
 
 
 def _files(folder: Path, data: Mapping[str, Any]) -> str:
-    """A hash of the names and sizes of image files: a run must not go on with others, whose numbers would shift."""
+    """A hash of the image files, names and contents: a run must not go on with others."""
     places = [folder / data[part] for part in ("folder", "reference") if part in data]
     listed = [
-        f"{path.relative_to(place).as_posix()} {path.stat().st_size}"
+        f"{path.relative_to(place).as_posix()} {_content(path)}"
         for place in places
         for path in sorted(place.rglob("*"))
-        if path.is_file()
+        # File managers write hidden files of their own.
+        if path.is_file() and not path.name.startswith(".")
     ]
     return hashlib.sha256("\n".join(listed).encode()).hexdigest() if listed else ""
+
+
+def _content(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    # The row of such an image will say so.
+    except OSError:
+        return "cannot be read"
 
 
 Reference = Callable[[], tuple[Tensor, Tensor]]
@@ -193,6 +219,9 @@ def _data(
 ) -> tuple[Dataset[Any], Reference, str]:
     """The images, the reference, and in words where they come from."""
     data = described["data"]
+    for part in ("folder", "reference"):
+        if not isinstance(data.get(part, ""), str):
+            raise ValueError(f"{part} of the data must be a path, received {data[part]!r}")
     if data.get("set") == "mnist" and set(data) <= {"set", "source"}:
         return _mnist(data.get("source"), root)
     if "folder" in data and set(data) <= {"folder", "reference"}:

@@ -198,6 +198,10 @@ class Plan:
         starts = range(0, self.length, self.shard_size)
         return {number: range(start, min(start + self.shard_size, self.length)) for number, start in enumerate(starts)}
 
+    def keys(self, numbers: range) -> list[tuple[int, str, str, float | None]]:
+        r"""What each row of a shard is recognised by, given the shard's images."""
+        return [(number, *method.key) for method in self.methods for number in numbers]
+
     def described(self) -> dict[str, Any]:
         r"""What a run is recognised by, as JSON holds it."""
         return {
@@ -276,6 +280,10 @@ def _check_methods(methods: Any) -> None:
             raise TypeError(f"methods must be benchmark Methods, received {type(method).__name__}")
         if not callable(method.explain):
             raise TypeError(f"the method {method.name!r} must be callable, received {type(method.explain).__name__}")
+        if not isinstance(method.name, str) or not isinstance(method.generator, str):
+            raise TypeError(f"names of methods and generators must be strings, received {method.key}")
+        if method.confidence is not None and not 0 < method.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, received {method.confidence} for {method.name!r}")
     keys = [method.key for method in methods]
     if not keys:
         raise ValueError("there must be at least one method, received none")
@@ -286,6 +294,8 @@ def _check_methods(methods: Any) -> None:
 
 def _check_measures(measures: Any) -> None:
     for name, measure in measures.items():
+        if not isinstance(name, str):
+            raise TypeError(f"names of measures must be strings, received {name!r}")
         if not callable(measure):
             raise TypeError(f"the measure {name!r} must be callable, received {type(measure).__name__}")
     taken = sorted({*COLUMNS, ERROR} & set(measures))

@@ -41,26 +41,26 @@ class Table:
     rows: list[list[str]]
 
 
-def write_report(folder: ShardFolder, columns: Sequence[str]) -> None:
+def write_report(folder: ShardFolder, columns: Sequence[str], shards: Collection[int]) -> None:
     r"""Writes ``table.csv``, ``summary.csv``, ``report.md`` and ``report.html``; ``table.parquet`` where pyarrow is."""
     measures = [name for name in columns if name not in (*COLUMNS, ERROR)]
-    _write_table(folder, columns)
-    summaries = summarize(folder.rows(), measures)
+    _write_table(folder, columns, shards)
+    summaries = summarize(folder.rows(shards), measures)
     write_whole(folder.path / "summary.csv", _csv([record for one in summaries for record in one.records()]))
     settings = folder.settings()
     tables = _tables(summaries, measures)
-    errors = _errors(folder.rows())
+    errors = _errors(folder.rows(shards))
     write_whole(folder.path / "report.md", _markdown(settings, tables, errors))
     write_whole(folder.path / "report.html", _html(settings, tables, errors))
 
 
-def _write_table(folder: ShardFolder, columns: Sequence[str]) -> None:
+def _write_table(folder: ShardFolder, columns: Sequence[str], shards: Collection[int]) -> None:
     path = folder.path / "table.csv"
     # Row by row: a table may be longer than memory.
     with whole_file(path) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(folder.rows())
+        writer.writerows(folder.rows(shards))
     if find_spec("pyarrow") is not None:
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet

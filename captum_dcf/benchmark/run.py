@@ -18,8 +18,8 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
     r"""Runs a benchmark, or what is missing of it, and writes its tables.
 
     Started by ``torchrun``, the processes share the shards; whatever their number, the tables are the same but for
-    times, memory and, where they use another number of threads, rounding. A run that was ended goes on where it
-    stopped. Images that a method failed on have rows that say so, and are not tried again: delete their shard for that.
+    times and memory. A run that was ended goes on where it stopped, with the same number of threads (torchrun sets one,
+    unless OMP_NUM_THREADS says otherwise), since another one rounds otherwise. Images that a method failed on have rows that say so, and are not tried again: delete their shard for that.
     Into ``out`` come
 
     - ``table.csv`` (and ``table.parquet`` where pyarrow is installed): a row per example and method;
@@ -36,22 +36,22 @@ def run(plan: Plan, out: str | Path, show_progress: bool = False) -> Path:
         The folder.
 
     Raises:
-        ValueError: The folder holds a run with other settings, or a method or a measure fails on all images of the
-            first shard.
+        ValueError: The folder holds shards of a run with other settings, or a damaged one, or a method or a measure
+            fails on all images of the first shard.
         OSError: The folder cannot be written to, or the disk is full; finished shards are intact.
     """
     folder = ShardFolder(out)
-    shards = plan.shards()
+    shards, described = plan.shards(), plan.described()
     with processes() as group:
-        folder.check(plan.described())
+        folder.check(described)
         if group.rank == 0:
-            folder.claim(plan.described())
-        mine = group.share(folder.missing(shards))
+            folder.claim(described)
+        mine = group.share([number for number, images in shards.items() if not folder.has(number, plan.keys(images))])
         for number in _shown(mine, show_progress and is_first()):
-            folder.write(number, shard_rows(plan, number, shards[number]))
+            folder.write(number, shard_rows(plan, number, shards[number]), described)
         group.wait()
         if group.rank == 0:
-            write_report(folder, plan.columns)
+            write_report(folder, plan.columns, shards)
         group.wait()
     return folder.path
 

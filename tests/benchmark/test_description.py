@@ -133,11 +133,6 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
     assert invoke("benchmark", toml, "--out", tmp_path / "out").exit_code == 0
 
 
-def test_a_device_that_is_not_there_is_refused(toml):
-    with pytest.raises(ValueError, match="device must be cpu, cuda or mps, and there: received 'gpu'"):
-        read_plan(toml, device="gpu")
-
-
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -150,7 +145,7 @@ def test_a_device_that_is_not_there_is_refused(toml):
         ('generators = ["toy-ae"]', 'generators = ["toy-cnn"]', "'toy-cnn' is no generator"),
         ("target = 1", "", "does not say target"),
         ('weights = "weights"', 'weights = "wieghts"', "there is no folder of weights"),
-        ('title = "Toys"', "title = 2020-01-01", "the title must be a string"),
+        ('title = "Toys"', "title = 2020-01-01", "title must be a string"),
         ('folder = "images"\nreference = "reference"', 'set = "mnist"\nsource = "4"', "from 0 to 9, received '4'"),
         ('folder = "images"\nreference = "reference"', 'set = "mnist"\nsource = 12', "from 0 to 9, received 12"),
         ("target = 1", "target = 1\ncolour = 2", "says colour; known are model"),
@@ -161,6 +156,18 @@ def test_a_device_that_is_not_there_is_refused(toml):
         ("target = 1", "target = 7", "class 7 is out of range"),
         ("confidences = [0.05]", "confidences = []", "at least one Λ, received []"),
         ('generators = ["toy-ae"]', 'generators = "toy-ae"', "must be a list of names, received 'toy-ae'"),
+        ("max_steps = 2", 'adam = "x"', "'ours': adam must be a learning rate, received 'x'"),
+        ("max_steps = 2", 'refine = true\nautoencoder = "a"', "'autoencoder'"),
+        ('generators = ["toy-ae"]', 'generators = [["a"]]', "list of names, received [['a']]"),
+        ('generators = ["toy-ae"]', 'generators = ["toy-ae", "toy-ae"]', "must differ, received ['toy-ae', 'toy-ae']"),
+        ('model = "toy-cnn"', 'model = ["toy-cnn"]', "model must be a string, received ['toy-cnn']"),
+        ('method = "DiffeomorphicCounterfactual"', "method = [1]", "must be a name, received [1]"),
+        ('weights = "weights"', "weights = 3", "weights must be a string, received 3"),
+        ('folder = "images"', "folder = 3", "folder of the data must be a path, received 3"),
+        ("[measures.l2_input]", "[measures.im1]\nautoencoders = 3", "where the class stands, received 3"),
+        ("[measures.l2_input]", '[measures.im1]\nautoencoders = "toy-ae"', "class stands, received 'toy-ae'"),
+        ("[measures.l2_input]", '[measures.im1]\nautoencoders = "a-{x}"', "class stands, received 'a-{x}'"),
+        ("[methods.ours]", "[methods]\nfirst = 3\n[methods.ours]", "methods.first must be a TOML table, received 3"),
         ("[methods.FGSM]", "[methods.Saliency]", "arguments of 'Saliency': 'epsilon'; known are abs"),
     ],
 )
@@ -170,6 +177,51 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(tmp_path, toml, old, new, 
     assert says in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("captum-dcf: ")
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("part", ["methods", "measures"])
+def test_a_list_in_the_place_of_a_table_is_refused(tmp_path, toml, part):
+    text = toml.read_text(encoding="utf-8")
+    kept = text.split("[measures.l2_input]")[0] if part == "measures" else text.split("[methods.ours]")[0]
+    other = "[measures.l2_input]\n" if part == "methods" else ""
+    toml.write_text(f'{part} = ["l1"]\n{kept}\n{other}', encoding="utf-8")
+    result = invoke("benchmark", toml, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{part} must be a TOML table, received ['l1']" in result.stderr
+
+
+def test_a_plan_in_another_encoding_is_refused_by_name(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes('title = "Ü"'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.toml.*UTF-8"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta"])
+def test_a_device_for_which_there_is_no_run_is_refused(toml, device):
+    with pytest.raises(ValueError, match=f"cpu, cuda or mps.*{device}"):
+        read_plan(toml, device=device)
+
+
+def test_a_run_does_not_go_on_with_other_pixels_in_files_of_the_same_size(tmp_path, toml):
+    assert invoke("benchmark", toml, "--out", tmp_path / "out").exit_code == 0
+    (tmp_path / "out" / "shards" / "00000001.jsonl").unlink()
+    file = sorted((tmp_path / "images" / "0").iterdir())[0]
+    content = file.read_bytes()
+    # Such as a BMP of another image: as long as the first.
+    file.write_bytes(content[:-20] + bytes(20))
+    result = invoke("benchmark", toml, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "settings.files is" in result.stderr
+    file.write_bytes(content)
+    assert invoke("benchmark", toml, "--out", tmp_path / "out").exit_code == 0
+
+
+def test_a_mistake_in_a_plan_does_not_lock_its_folder(tmp_path, toml):
+    out = tmp_path / "out"
+    wrong = invoke("benchmark", changed(toml, "max_steps = 2", "max_steps = 0"), "--out", out)
+    assert wrong.exit_code == 2
+    assert invoke("benchmark", changed(toml, "max_steps = 0", "max_steps = 2"), "--out", out).exit_code == 0
 
 
 def test_another_plan_in_the_same_folder_is_refused(tmp_path, toml):
