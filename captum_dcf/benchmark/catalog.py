@@ -199,7 +199,7 @@ def _im1(setup: Setup, autoencoders: str) -> Measure:
     def measure(case: Case) -> Tensor:
         classes = torch.cat((case.targets, case.labels)).unique().tolist()
         known = {label: load(label) for label in classes}
-        return metrics.im1(case.counterfactuals, case.targets, case.labels, known)
+        return metrics.im1(known, case.counterfactuals, case.targets, case.labels)
 
     return measure
 
@@ -225,7 +225,7 @@ def _neighbors(setup: Setup, k: int = 10) -> Measure:
         images, labels = setup.reference()
         return images.to(setup.device), labels.to(setup.device)
 
-    return lambda case: metrics.neighbor_agreement(case.counterfactuals, case.targets, *reference(), k)
+    return lambda case: metrics.neighbor_agreement(case.counterfactuals, case.targets, *reference(), k=k)
 
 
 def _cout(setup: Setup, steps: int = 50) -> Measure:

@@ -126,7 +126,7 @@ def _measures(inputs: Tensor, images: Tensor, source: int, target: int, judges: 
     encode = judges.generator.encode
     latents, class_latents = encode(images), encode(judges.source_class)
     return {
-        IM1: metrics.im1(images, target, source, judges.autoencoders),
+        IM1: metrics.im1(judges.autoencoders, images, target, source),
         SVM: metrics.oracle_agreement(judges.svm, images, target).float(),
         NETWORK: metrics.oracle_agreement(judges.network, images, target).float(),
         NEIGHBORS: metrics.neighbor_agreement(images, target, judges.references, judges.reference_labels, k=10),

@@ -130,7 +130,7 @@ def _ended(plan: Plan, method: Method, case: Case) -> dict[str, list[Any]]:
         columns["start_score"] = outcome.start_scores.tolist()
         columns["end_score"] = outcome.end_scores.tolist()
     elif not isinstance(outcome, SaliencyMap):
-        found = validity(plan.model, outcome.detach().clone(), case.targets, method.confidence or 0.0)
+        found = validity(plan.model, outcome.detach().clone(), case.targets, confidence=method.confidence or 0.0)
         columns["found"] = found.bool().tolist()
     return columns
 

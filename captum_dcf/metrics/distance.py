@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import check_same_shape
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["l1", "l2_input", "l2_latent", "sparsity", "ssim"]
 
@@ -14,6 +15,7 @@ _SSIM_WINDOW = 11
 _SSIM_DEVIATION = 1.5
 
 
+@metric(better="lower")
 def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Sum of absolute changes, :math:`\| x' - x \|_1`.
 
@@ -37,6 +39,7 @@ def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     return (counterfactuals - inputs).flatten(1).abs().sum(1)
 
 
+@metric(better="lower")
 def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Euclidean distance in input space, :math:`\| x' - x \|_2`.
 
@@ -61,6 +64,7 @@ def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     return torch.linalg.vector_norm((counterfactuals - inputs).flatten(1), dim=1)
 
 
+@metric(better="lower")
 @torch.no_grad()
 def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Euclidean distance of the latents, :math:`\| g^{-1}(x') - g^{-1}(x) \|_2`.
@@ -83,7 +87,8 @@ def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> 
     return torch.linalg.vector_norm(generator.encode(counterfactuals) - generator.encode(inputs), dim=1)
 
 
-def sparsity(inputs: Tensor, counterfactuals: Tensor, tolerance: float = 0.5 / 255) -> Tensor:
+@metric(better="higher")
+def sparsity(inputs: Tensor, counterfactuals: Tensor, *, tolerance: float = 0.5 / 255) -> Tensor:
     r"""Share of pixels left alone: no channel of them changes by more than ``tolerance``.
 
     Range [0, 1]; higher is sparser, 1 where nothing changed.
@@ -112,7 +117,8 @@ def sparsity(inputs: Tensor, counterfactuals: Tensor, tolerance: float = 0.5 / 2
     return (change <= tolerance).flatten(1).to(inputs.dtype).mean(1)
 
 
-def ssim(inputs: Tensor, counterfactuals: Tensor, data_range: float = 1.0) -> Tensor:
+@metric(better="higher")
+def ssim(inputs: Tensor, counterfactuals: Tensor, *, data_range: float = 1.0) -> Tensor:
     r"""Structural similarity, averaged over all windows that lie within the image and over channels.
 
     .. math:: \frac{(2 \mu_x \mu_{x'} + c_1)(2 \sigma_{x x'} + c_2)}

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["likelihood_percentile", "log_likelihood"]
 
 _IMAGES_AT_ONCE = 256
 
 
+@metric(better="higher")
 @torch.no_grad()
-def log_likelihood(generator: Generator, images: Tensor) -> Tensor:
+def log_likelihood(generator: Generator, counterfactuals: Tensor) -> Tensor:
     r"""Log-density of images under a generator, :math:`\log p(x)`.
 
     Any real number, in nats; higher is more plausible to the generator. Compare it with that of real images of the same
@@ -21,7 +23,7 @@ def log_likelihood(generator: Generator, images: Tensor) -> Tensor:
 
     Args:
         generator: One with a density, such as a flow.
-        images: (N, C, H, W).
+        counterfactuals: Images (N, C, H, W), counterfactuals or any others.
 
     Returns:
         Log-densities (N,).
@@ -30,23 +32,25 @@ def log_likelihood(generator: Generator, images: Tensor) -> Tensor:
         TypeError: The generator has no density.
         ValueError: There is no image.
     """
-    if len(images) == 0:
+    if len(counterfactuals) == 0:
         raise ValueError("no images were given: a log-density needs at least one")
-    return torch.cat([generator.log_prob(part) for part in images.split(_IMAGES_AT_ONCE)])
+    return torch.cat([generator.log_prob(part) for part in counterfactuals.split(_IMAGES_AT_ONCE)])
 
 
-def likelihood_percentile(generator: Generator, counterfactuals: Tensor, held_out: Tensor) -> Tensor:
+@metric(better="higher")
+def likelihood_percentile(generator: Generator, counterfactuals: Tensor, references: Tensor) -> Tensor:
     r"""Percentage of held-out real images that are at most as plausible as x'.
 
     .. math:: \frac{100}{M} \sum_{j=1}^{M} [\, \log p(x_j) \le \log p(x') \,]
 
-    Range [0, 100], in per cent. Around 50 is what a real image has; near 0, x' is less plausible than almost all of
-    them, which is how adversarial examples look. 0 where the density of x' is not a number.
+    Range [0, 100], in per cent; higher is more plausible. Around 50 is what a real image has; near 0, x' is less
+    plausible than almost all of them, which is how adversarial examples look. 0 where the density of x' is not
+    a number.
 
     Args:
         generator: One with a density, such as a flow.
         counterfactuals: Images x' (N, C, H, W).
-        held_out: Real images (M, C, H, W) that the generator was not trained on, best those of the target class.
+        references: Real images (M, C, H, W) that the generator was not trained on, best those of the target class.
 
     Returns:
         Percentages (N,).
@@ -55,12 +59,12 @@ def likelihood_percentile(generator: Generator, counterfactuals: Tensor, held_ou
         TypeError: The generator has no density.
         ValueError: There is no image, or the shapes do not fit.
     """
-    if len(held_out) == 0:
+    if len(references) == 0:
         raise ValueError("the held-out set is empty: a percentile needs at least one image")
-    if counterfactuals.shape[1:] != held_out.shape[1:]:
+    if counterfactuals.shape[1:] != references.shape[1:]:
         raise ValueError(
             "counterfactuals and held-out images must be of one shape, "
-            f"received {tuple(counterfactuals.shape)} and {tuple(held_out.shape)}"
+            f"received {tuple(counterfactuals.shape)} and {tuple(references.shape)}"
         )
-    own, real = log_likelihood(generator, counterfactuals), log_likelihood(generator, held_out)
+    own, real = log_likelihood(generator, counterfactuals), log_likelihood(generator, references)
     return 100 * (real[None] <= own[:, None]).to(own.dtype).mean(1)

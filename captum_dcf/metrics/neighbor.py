@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.metrics._arguments import class_indices
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["neighbor_agreement", "neighbor_mean"]
 
@@ -13,9 +14,10 @@ __all__ = ["neighbor_agreement", "neighbor_mean"]
 _DISTANCES_AT_ONCE = 2**24
 
 
+@metric(better="higher")
 @torch.no_grad()
 def neighbor_agreement(
-    counterfactuals: Tensor, target: int | Tensor, references: Tensor, reference_labels: Tensor, k: int = 10
+    counterfactuals: Tensor, target: int | Tensor, references: Tensor, reference_labels: Tensor, *, k: int = 10
 ) -> Tensor:
     r"""Share of the target class among the k nearest real images.
 
@@ -47,8 +49,9 @@ def neighbor_agreement(
     return (labels == targets[:, None]).to(counterfactuals.dtype).mean(1)
 
 
+@metric(better=None)
 @torch.no_grad()
-def neighbor_mean(counterfactuals: Tensor, references: Tensor, reference_values: Tensor, k: int = 3) -> Tensor:
+def neighbor_mean(counterfactuals: Tensor, references: Tensor, reference_labels: Tensor, *, k: int = 3) -> Tensor:
     r"""Mean regression value of the k nearest real images: what the data say the value of x' is.
 
     .. math:: \frac{1}{k} \sum_{j \in N_k(x')} r_j
@@ -59,7 +62,7 @@ def neighbor_mean(counterfactuals: Tensor, references: Tensor, reference_values:
     Args:
         counterfactuals: Images x' (N, C, H, W), or any features of them (N, ...), such as latents.
         references: Real images, or the same features of them, (M, ...).
-        reference_values: Their values (M,).
+        reference_labels: Their values (M,).
         k: Number of neighbours.
 
     Returns:
@@ -68,7 +71,7 @@ def neighbor_mean(counterfactuals: Tensor, references: Tensor, reference_values:
     Raises:
         ValueError: The reference set is empty or smaller than k, or a shape does not fit.
     """
-    return _of_nearest(counterfactuals, references, reference_values, k).to(counterfactuals.dtype).mean(1)
+    return _of_nearest(counterfactuals, references, reference_labels, k).to(counterfactuals.dtype).mean(1)
 
 
 def _of_nearest(images: Tensor, references: Tensor, values: Tensor, k: int) -> Tensor:

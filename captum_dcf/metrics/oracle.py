@@ -8,15 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from captum_dcf.metrics._arguments import ForwardFunc, class_indices, class_probabilities, run_model
+from captum_dcf.metrics.registry import metric
 
-__all__ = ["oracle_agreement", "oracle_score", "validity"]
+__all__ = ["oracle_agreement", "oracle_score", "oracle_value", "validity"]
 
 
+@metric(better="higher")
 @torch.no_grad()
 def validity(
-    forward_func: ForwardFunc,
+    classifier: ForwardFunc,
     counterfactuals: Tensor,
     target: int | Tensor,
+    *,
     confidence: float = 0.0,
     additional_forward_args: Any = None,
 ) -> Tensor:
@@ -28,12 +31,12 @@ def validity(
     2024, https://arxiv.org/abs/2206.05075).
 
     Args:
-        forward_func: The explained model; gives logits (N, C), or the one logit (N,) or (N, 1) of a binary model. For
+        classifier: The explained model; gives logits (N, C), or the one logit (N,) or (N, 1) of a binary model. For
             one that gives probabilities pass ``lambda x: model(x).log()``.
         counterfactuals: Images x' (N, C, H, W).
         target: Class t: an int, or an integer tensor (N,).
         confidence: Probability Λ that the target class must exceed, in [0, 1).
-        additional_forward_args: Further arguments of ``forward_func``, one or a tuple.
+        additional_forward_args: Further arguments of ``classifier``, one or a tuple.
 
     Returns:
         0 or 1 (N,), floating point.
@@ -44,11 +47,12 @@ def validity(
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must be a probability in [0, 1), received {confidence}")
     targets = class_indices(target, counterfactuals)
-    probabilities = class_probabilities(run_model(forward_func, counterfactuals, additional_forward_args), targets)
+    probabilities = class_probabilities(run_model(classifier, counterfactuals, additional_forward_args), targets)
     reached = probabilities.gather(1, targets[:, None]).squeeze(1) > confidence
     return (reached & (probabilities.argmax(1) == targets)).to(counterfactuals.dtype)
 
 
+@metric(better="higher")
 @torch.no_grad()
 def oracle_agreement(oracle: Any, counterfactuals: Tensor, target: int | Tensor) -> Tensor:
     r"""Whether an independent classifier calls x' the target class as well.
@@ -77,19 +81,19 @@ def oracle_agreement(oracle: Any, counterfactuals: Tensor, target: int | Tensor)
     return validity(oracle, counterfactuals, targets)
 
 
+@metric(better="higher")
 @torch.no_grad()
-def oracle_score(oracle: Any, counterfactuals: Tensor, target: int | Tensor | None = None) -> Tensor:
-    r"""The score an independent oracle gives the target class, or its value where it is a regressor.
+def oracle_score(oracle: Any, counterfactuals: Tensor, target: int | Tensor) -> Tensor:
+    r"""The score an independent oracle gives the target class.
 
-    With a ``target``: its probability, in [0, 1]; higher is better. For a scikit-learn classifier without
-    ``predict_proba`` (a support vector machine) its ``decision_function`` instead: any real number, higher is better,
-    comparable only with scores of the same oracle. Without a ``target`` the oracle is a regressor: its prediction, in
-    the units of the regression.
+    Its probability, in [0, 1]; higher is better. For a scikit-learn classifier without ``predict_proba`` (a support
+    vector machine) its ``decision_function`` instead: any real number, higher is better, comparable only with scores of
+    the same oracle.
 
     Args:
-        oracle: As in :func:`oracle_agreement`; a regressor that is a module or function gives (N,) or (N, 1).
+        oracle: As in :func:`oracle_agreement`.
         counterfactuals: Images x' (N, C, H, W).
-        target: Class t: an int, an integer tensor (N,), or None for a regressor.
+        target: Class t: an int, or an integer tensor (N,).
 
     Returns:
         Scores (N,).
@@ -98,14 +102,43 @@ def oracle_score(oracle: Any, counterfactuals: Tensor, target: int | Tensor | No
         TypeError: ``oracle`` is neither an estimator nor callable, or has no classes.
         ValueError: A shape does not fit, or the oracle has no class ``target``.
     """
-    if target is None:
-        return _regression(oracle, counterfactuals)
     targets = class_indices(target, counterfactuals)
     if not _is_estimator(oracle):
         columns, scores = targets, class_probabilities(oracle(counterfactuals), targets)
     else:
         columns, scores = _columns(oracle, targets), _estimator_scores(oracle, counterfactuals)
     return scores.gather(1, columns[:, None]).squeeze(1)
+
+
+@metric(better=None)
+@torch.no_grad()
+def oracle_value(oracle: Any, counterfactuals: Tensor) -> Tensor:
+    r"""The value an independent regressor gives x', in the units of the regression.
+
+    Neither more nor less is better in itself; the nearer to the value the search was to reach, the better.
+
+    Args:
+        oracle: A fitted scikit-learn regressor (it gets the images flattened to (N, C·H·W)), or a module or function
+            that gives (N,) or (N, 1). It must not be the explained model.
+        counterfactuals: Images x' (N, C, H, W).
+
+    Returns:
+        Values (N,).
+
+    Raises:
+        TypeError: ``oracle`` is neither an estimator nor callable.
+        ValueError: The oracle gives another shape.
+    """
+    if _is_estimator(oracle):
+        values = torch.as_tensor(oracle.predict(_flat(counterfactuals)))
+        values = values.to(counterfactuals.device, counterfactuals.dtype)
+    else:
+        values = oracle(counterfactuals)
+    if values.numel() != len(counterfactuals):
+        raise ValueError(
+            f"a regressor must give one value for each of {len(counterfactuals)} images, received {tuple(values.shape)}"
+        )
+    return values.reshape(len(counterfactuals))
 
 
 def _is_estimator(oracle: Any) -> bool:
@@ -123,7 +156,7 @@ def _flat(images: Tensor) -> Any:
 def _columns(oracle: Any, targets: Tensor) -> Tensor:
     # scikit-learn numbers its columns by the sorted labels it saw, not by the labels.
     if not hasattr(oracle, "classes_"):
-        raise TypeError(f"{type(oracle).__name__} is not a fitted classifier; for a regressor leave the target out")
+        raise TypeError(f"{type(oracle).__name__} is not a fitted classifier; a regressor has values: oracle_value")
     known = oracle.classes_.tolist()
     unknown = sorted(set(targets.tolist()) - set(known))
     if unknown:
@@ -145,16 +178,3 @@ def _estimator_scores(oracle: Any, images: Tensor) -> Tensor:
             "a support vector machine does with decision_function_shape='ovr'"
         )
     return scores
-
-
-def _regression(oracle: Any, images: Tensor) -> Tensor:
-    if _is_estimator(oracle):
-        values = torch.as_tensor(oracle.predict(_flat(images))).to(images.device, images.dtype)
-    else:
-        values = oracle(images)
-    if values.numel() != len(images):
-        raise ValueError(
-            f"without a target the oracle must give one value for each of {len(images)} images, "
-            f"received {tuple(values.shape)}"
-        )
-    return values.reshape(len(images))

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 
 from captum_dcf.metrics._arguments import ForwardFunc, check_same_shape, class_indices, class_probabilities, run_model
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["cout", "deletion", "insertion"]
 
 
+@metric(better="higher")
 @torch.no_grad()
 def cout(
-    forward_func: ForwardFunc,
+    classifier: ForwardFunc,
     inputs: Tensor,
     counterfactuals: Tensor,
     target: int | Tensor,
     source: int | Tensor,
+    *,
     steps: int = 50,
     additional_forward_args: Any = None,
 ) -> Tensor:
@@ -31,13 +34,13 @@ def cout(
     https://arxiv.org/abs/2203.15064).
 
     Args:
-        forward_func: The explained model, giving logits as for :func:`~captum_dcf.metrics.validity`.
+        classifier: The explained model, giving logits as for :func:`~captum_dcf.metrics.validity`.
         inputs: Images x (N, C, H, W).
         counterfactuals: Images x' of the same shape.
         target: Class t that was to be reached: an int, or an integer tensor (N,).
         source: Class c₀ of the inputs, in the same forms.
         steps: Number of equal portions in which the pixels enter.
-        additional_forward_args: Further arguments of ``forward_func``, one or a tuple.
+        additional_forward_args: Further arguments of ``classifier``, one or a tuple.
 
     Returns:
         Differences (N,).
@@ -48,16 +51,18 @@ def cout(
     check_same_shape(inputs, counterfactuals)
     classes = torch.stack((class_indices(target, inputs), class_indices(source, inputs, "source")))
     change = counterfactuals - inputs
-    areas = _areas(forward_func, inputs, counterfactuals, change, classes, steps, additional_forward_args)
+    areas = _areas(classifier, inputs, counterfactuals, change, classes, steps, additional_forward_args)
     return areas[0] - areas[1]
 
 
+@metric(better="lower")
 @torch.no_grad()
 def deletion(
-    forward_func: ForwardFunc,
+    classifier: ForwardFunc,
     inputs: Tensor,
     attributions: Tensor,
-    target: int | Tensor,
+    source: int | Tensor,
+    *,
     baselines: float | Tensor = 0.0,
     steps: int = 10,
     additional_forward_args: Any = None,
@@ -71,31 +76,34 @@ def deletion(
     magnitude; pass ``attributions.clamp(min=0)`` where only what speaks for the class should count.
 
     Args:
-        forward_func: The model, giving logits as for :func:`~captum_dcf.metrics.validity`.
+        classifier: The model, giving logits as for :func:`~captum_dcf.metrics.validity`.
         inputs: Images x (N, C, H, W).
         attributions: Of any method, (N, C, H, W) or (N, 1, H, W).
-        target: Class that the attribution explains: an int, or an integer tensor (N,).
+        source: Class whose probability is followed, as a rule the one that the model gives x: an int, or an integer
+            tensor (N,).
         baselines: What a pixel is replaced by: a number, or a tensor that broadcasts to ``inputs``.
         steps: Number of equal portions in which the pixels go.
-        additional_forward_args: Further arguments of ``forward_func``, one or a tuple.
+        additional_forward_args: Further arguments of ``classifier``, one or a tuple.
 
     Returns:
         Areas (N,).
 
     Raises:
-        ValueError: A shape does not fit, ``steps`` is below 1, or the model has no class ``target``.
+        ValueError: A shape does not fit, ``steps`` is below 1, or the model has no class ``source``.
     """
-    classes = class_indices(target, inputs)[None]
+    classes = class_indices(source, inputs, "source")[None]
     empty = _baseline_images(baselines, inputs)
-    return _areas(forward_func, inputs, empty, attributions, classes, steps, additional_forward_args)[0]
+    return _areas(classifier, inputs, empty, attributions, classes, steps, additional_forward_args)[0]
 
 
+@metric(better="higher")
 @torch.no_grad()
 def insertion(
-    forward_func: ForwardFunc,
+    classifier: ForwardFunc,
     inputs: Tensor,
     attributions: Tensor,
-    target: int | Tensor,
+    source: int | Tensor,
+    *,
     baselines: float | Tensor = 0.0,
     steps: int = 10,
     additional_forward_args: Any = None,
@@ -108,23 +116,24 @@ def insertion(
     blurred image here.
 
     Args:
-        forward_func: The model, giving logits as for :func:`~captum_dcf.metrics.validity`.
+        classifier: The model, giving logits as for :func:`~captum_dcf.metrics.validity`.
         inputs: Images x (N, C, H, W).
         attributions: Of any method, (N, C, H, W) or (N, 1, H, W).
-        target: Class that the attribution explains: an int, or an integer tensor (N,).
+        source: Class whose probability is followed, as a rule the one that the model gives x: an int, or an integer
+            tensor (N,).
         baselines: The image to begin with: a number, or a tensor that broadcasts to ``inputs``.
         steps: Number of equal portions in which the pixels enter.
-        additional_forward_args: Further arguments of ``forward_func``, one or a tuple.
+        additional_forward_args: Further arguments of ``classifier``, one or a tuple.
 
     Returns:
         Areas (N,).
 
     Raises:
-        ValueError: A shape does not fit, ``steps`` is below 1, or the model has no class ``target``.
+        ValueError: A shape does not fit, ``steps`` is below 1, or the model has no class ``source``.
     """
-    classes = class_indices(target, inputs)[None]
+    classes = class_indices(source, inputs, "source")[None]
     empty = _baseline_images(baselines, inputs)
-    return _areas(forward_func, empty, inputs, attributions, classes, steps, additional_forward_args)[0]
+    return _areas(classifier, empty, inputs, attributions, classes, steps, additional_forward_args)[0]
 
 
 def _areas(

@@ -1,4 +1,4 @@
-r"""Measures of a whole set of images, not of one: Fréchet distance and Inception score."""
+r"""Metrics of a whole set of images, not of one: Fréchet distance and Inception score."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["frechet_distance", "inception_score"]
 
@@ -17,8 +19,9 @@ _INCEPTION_FEATURES = 2048
 _INCEPTION_CLASSES = 1008
 
 
+@metric(better="lower", of="set")
 @torch.no_grad()
-def frechet_distance(images: Tensor, references: Tensor, network: Network | None = None) -> float:
+def frechet_distance(network: Network | None, counterfactuals: Tensor, references: Tensor) -> float:
     r"""Fréchet distance between the features of two sets of images, each taken as one Gaussian.
 
     .. math:: \| \mu - \mu_r \|_2^2 + \mathrm{tr}\left( \Sigma + \Sigma_r - 2 (\Sigma \Sigma_r)^{1/2} \right)
@@ -28,10 +31,10 @@ def frechet_distance(images: Tensor, references: Tensor, network: Network | None
     only between sets of one size.
 
     Args:
-        images: (N, C, H, W), for Inception with values in [0, 1]; one channel is repeated to three.
+        network: Gives features (N, F). None for the Inception network of pytorch-gan-metrics, which is downloaded when
+            it is first used.
+        counterfactuals: Images (N, C, H, W), for Inception with values in [0, 1]; one channel is repeated to three.
         references: Real images (M, C, H, W).
-        network: Gives features (N, F). By default the Inception network of pytorch-gan-metrics, which is downloaded
-            when it is first used.
 
     Returns:
         The distance.
@@ -40,10 +43,10 @@ def frechet_distance(images: Tensor, references: Tensor, network: Network | None
         ValueError: Fewer than 2 images in one of the sets, or features of another shape.
         ImportError: Without a ``network``, pytorch-gan-metrics is not installed.
     """
-    for name, a_set in (("images", images), ("references", references)):
+    for name, a_set in (("counterfactuals", counterfactuals), ("references", references)):
         if len(a_set) < 2:
             raise ValueError(f"a Fréchet distance needs at least 2 images in each set, {name} has {len(a_set)}")
-    mean, factor = _gaussian(_features(images, network, _INCEPTION_FEATURES))
+    mean, factor = _gaussian(_features(counterfactuals, network, _INCEPTION_FEATURES))
     other_mean, other_factor = _gaussian(_features(references, network, _INCEPTION_FEATURES))
     # With Σ = RᵀR, the eigenvalues of Σ Σr are the squared singular values of R Rrᵀ: no square root of a matrix is
     # needed, which is what fails for sets smaller than the number of features.
@@ -52,8 +55,9 @@ def frechet_distance(images: Tensor, references: Tensor, network: Network | None
     return ((mean - other_mean).square().sum() + spread).clamp(min=0).item()
 
 
+@metric(better="higher", of="set")
 @torch.no_grad()
-def inception_score(images: Tensor, network: Network | None = None, splits: int = 10) -> tuple[float, float]:
+def inception_score(network: Network | None, counterfactuals: Tensor, *, splits: int = 10) -> float:
     r"""Inception score: are single images clear, and all of them together of many classes?
 
     .. math:: \exp \, \mathbb{E}_x \, \mathrm{KL}(p(y | x) \, \| \, p(y))
@@ -63,27 +67,28 @@ def inception_score(images: Tensor, network: Network | None = None, splits: int 
     pytorch-gan-metrics.
 
     Args:
-        images: (N, C, H, W), for Inception with values in [0, 1]; one channel is repeated to three.
-        network: Gives logits (N, K). By default the Inception network of pytorch-gan-metrics, which is downloaded when
+        network: Gives logits (N, K). None for the Inception network of pytorch-gan-metrics, which is downloaded when
             it is first used.
+        counterfactuals: Images (N, C, H, W), for Inception with values in [0, 1]; one channel is repeated to three.
         splits: Number of parts the images are divided into; each gives one score.
 
     Returns:
-        Mean and deviation of the scores of the parts.
+        Mean of the scores of the parts.
 
     Raises:
         ValueError: Fewer images than ``splits``, or logits of another shape.
         ImportError: pytorch-gan-metrics is not installed.
     """
-    if not 1 <= splits <= len(images):
-        raise ValueError(f"splits must be from 1 to the number of images, {len(images)}, received {splits}")
+    if not 1 <= splits <= len(counterfactuals):
+        raise ValueError(f"splits must be from 1 to the number of images, {len(counterfactuals)}, received {splits}")
     if network is None:
-        probabilities = _features(images, None, _INCEPTION_CLASSES)
+        probabilities = _features(counterfactuals, None, _INCEPTION_CLASSES)
     else:
-        probabilities = _features(images, network, _INCEPTION_CLASSES).softmax(1)
+        probabilities = _features(counterfactuals, network, _INCEPTION_CLASSES).softmax(1)
     # The library takes 0 · log 0 for not a number.
     probabilities = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)
-    return _core().calculate_inception_score(probabilities.numpy(), splits)
+    mean, _ = _core().calculate_inception_score(probabilities.numpy(), splits)
+    return float(mean)
 
 
 def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:

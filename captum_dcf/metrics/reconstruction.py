@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import check_same_shape, class_indices
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["Autoencoder", "ClassAutoencoders", "im1", "im2", "reconstruction_share"]
 
@@ -19,8 +19,9 @@ ClassAutoencoders = Mapping[int, Autoencoder] | Sequence[Autoencoder] | nn.Modul
 _EPSILON = 1e-8
 
 
+@metric(better="lower")
 @torch.no_grad()
-def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, autoencoders: ClassAutoencoders) -> Tensor:
+def im1(autoencoders: ClassAutoencoders, counterfactuals: Tensor, target: int | Tensor, source: int | Tensor) -> Tensor:
     r"""IM1: how much better the autoencoder of the target class reconstructs x' than that of the source class.
 
     .. math:: \frac{\| x' - \mathrm{AE}_t(x') \|_2}{\| x' - \mathrm{AE}_{c_0}(x') \|_2 + \epsilon}
@@ -30,11 +31,11 @@ def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, aut
     (2021, https://arxiv.org/abs/1907.02584), who introduced it, square them.
 
     Args:
+        autoencoders: For each class a callable that gives reconstructions of images, as a mapping from class to
+            autoencoder (of a ``ModuleDict``, whose keys are strings: "4") or as a sequence.
         counterfactuals: Images x' (N, C, H, W).
         target: Class t that was to be reached: an int, or an integer tensor (N,).
         source: Class c₀ of the input, in the same forms.
-        autoencoders: For each class a callable that gives reconstructions of images, as a mapping from class to
-            autoencoder (of a ``ModuleDict``, whose keys are strings: "4") or as a sequence.
 
     Returns:
         Quotients (N,).
@@ -49,9 +50,10 @@ def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, aut
     return to_target / (to_source + _EPSILON)
 
 
+@metric(better="lower")
 @torch.no_grad()
 def im2(
-    counterfactuals: Tensor, target: int | Tensor, autoencoders: ClassAutoencoders, autoencoder: Autoencoder
+    autoencoders: ClassAutoencoders, autoencoder: Autoencoder, counterfactuals: Tensor, target: int | Tensor
 ) -> Tensor:
     r"""IM2: how far the autoencoders of the target class and of all classes disagree about x'.
 
@@ -61,10 +63,10 @@ def im2(
     :func:`im1` (Van Looveren and Klaise, 2021, https://arxiv.org/abs/1907.02584).
 
     Args:
-        counterfactuals: Images x' (N, C, H, W).
-        target: Class t that was to be reached: an int, or an integer tensor (N,).
         autoencoders: For each class an autoencoder, as in :func:`im1`.
         autoencoder: One that was trained on all classes.
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t that was to be reached: an int, or an integer tensor (N,).
 
     Returns:
         Quotients (N,).
@@ -77,8 +79,9 @@ def im2(
     return disagreement / (counterfactuals.flatten(1).abs().sum(1) + _EPSILON)
 
 
+@metric(better="lower")
 @torch.no_grad()
-def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+def reconstruction_share(inputs: Tensor, counterfactuals: Tensor, reconstructions: Tensor) -> Tensor:
     r"""How much of x' - x is the generator's reconstruction error, not the change of latents.
 
     .. math:: \frac{\| \tilde x - x \|_2}{\| \tilde x - x \|_2 + \| x' - \tilde x \|_2}, \quad \tilde x = g(e(x))
@@ -87,9 +90,10 @@ def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: 
     where both distances are 0.
 
     Args:
-        generator: The generator the search moved in.
         inputs: Images x (N, C, H, W).
         counterfactuals: Images x' of the same shape.
+        reconstructions: What the generator of the search makes of x, of the same shape, such as
+            ``result.reconstructions``.
 
     Returns:
         Shares (N,).
@@ -98,8 +102,6 @@ def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: 
         ValueError: The shapes differ.
     """
     check_same_shape(inputs, counterfactuals)
-    with generator.frozen():
-        reconstructions = generator(inputs)
     error = _error(reconstructions, inputs)
     total = error + _error(counterfactuals, reconstructions)
     return torch.where(total > 0, error / total, torch.zeros_like(total))

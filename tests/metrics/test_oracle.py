@@ -5,7 +5,7 @@ import pytest
 import torch
 from toys import images
 
-from captum_dcf.metrics import oracle_agreement, oracle_score, validity
+from captum_dcf.metrics import oracle_agreement, oracle_score, oracle_value, validity
 
 LABELS = np.array([3, 5, 8]).repeat(10)
 
@@ -94,18 +94,18 @@ def test_module_is_an_oracle(digits, classifier):
     assert oracle_agreement(classifier, x, probabilities.argmax(1)).tolist() == [1.0] * 6
 
 
-def test_regressors_without_a_target():
+def test_value_of_a_regressor():
     from sklearn.linear_model import LinearRegression
 
     x = images(8)
     means = x.flatten(1).mean(1)
     oracle = LinearRegression().fit(x.flatten(1).numpy(), means.numpy())
-    torch.testing.assert_close(oracle_score(oracle, x), means)
-    torch.testing.assert_close(oracle_score(lambda x: x.flatten(1).mean(1, keepdim=True), x), means)
+    torch.testing.assert_close(oracle_value(oracle, x), means)
+    torch.testing.assert_close(oracle_value(lambda x: x.flatten(1).mean(1, keepdim=True), x), means)
     with pytest.raises(TypeError, match="LinearRegression is not a fitted classifier"):
         oracle_score(oracle, x, 1)
     with pytest.raises(ValueError, match=r"one value for each of 8 images, received \(8, 3\)"):
-        oracle_score(logits, x)
+        oracle_value(logits, x)
 
 
 def test_unknown_class_and_unknown_oracle_are_refused(digits):
