@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from captum_dcf.benchmark import Method, Plan, run
+from captum_dcf.benchmark import Method, Plan, reach, run
 
 PLAN = Plan(
     images=TensorDataset(torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(8).long()),
     model=lambda x: x.flatten(1)[:, :3],
-    target=2,
+    goal=reach(2),
     methods=[Method("same", lambda x, t: x)],
-    measures={"mean": lambda case: case.counterfactuals.flatten(1).mean(1)},
+    metrics={"mean": lambda case: case.counterfactuals.flatten(1).mean(1)},
     shard_size=2,
     settings={"weight": 0.1},
 )
@@ -25,13 +25,13 @@ PLAN = Plan(
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"target": 1}, "target is 2 there and 1 here"),
+        ({"goal": reach(1)}, r"goal is .*\[2\].* there and .*\[1\].* here"),
         ({"seed": 5}, "seed is 0 there and 5 here"),
         ({"settings": {"weight": 0.2}}, "settings.weight is 0.1 there and 0.2 here"),
         ({"settings": {}}, "settings.weight is 0.1 there and None here"),
-        ({"measures": {}}, r"measures is \['mean'\] there and \[\] here"),
+        ({"metrics": {}}, r"metrics is \['mean'\] there and \[\] here"),
         ({"methods": [Method("other", lambda x, t: x)]}, "methods is"),
-        ({"shard_size": 3, "target": 0}, "target is 2 there and 0 here; shard_size is 2 there and 3 here"),
+        ({"shard_size": 3, "goal": reach(0)}, r"goal is .*\[0\].* here; shard_size is 2 there and 3 here"),
     ],
 )
 def test_another_setting_in_the_same_folder_is_refused(tmp_path, changed, says):
@@ -65,11 +65,11 @@ def test_on_a_full_disk_finished_shards_are_intact_and_the_run_goes_on(tmp_path,
 
 
 def test_a_table_that_does_not_fit_on_the_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
-    def full(self, rows):
+    def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("csv.DictWriter.writerows", full)
+        patch.setattr("captum_dcf.benchmark.tables.csv.writer", full)
         with pytest.raises(OSError, match=r"table.csv: No space left"):
             run(PLAN, tmp_path)
     assert not (tmp_path / "table.csv").exists()
