@@ -17,9 +17,11 @@ from captum_dcf.benchmark import (
     Plan,
     SaliencyMap,
     counterfactual_methods,
+    leave,
     reach,
     run,
     saliency_method,
+    shift,
 )
 from captum_dcf.metrics import l2_input, l2_latent
 
@@ -291,3 +293,42 @@ def test_a_metric_or_a_method_that_writes_into_what_it_is_given_changes_nothing_
     reached = (classifier(1.5 * x).argmax(1) == 2).tolist()
     assert [row["found"] for row in first] == [str(one) for one in reached]
     assert not all(reached)
+
+
+def test_a_method_that_writes_into_the_goal_does_not_change_the_labels(tmp_path, classifier):
+    def writes(x, goal):
+        goal.label.fill_(1)
+        return x
+
+    x = images(4)
+    labels = classifier(x).argmax(1)
+    plan = Plan(TensorDataset(x, labels), classifier, leave(), [Method("writes", writes)], {})
+    rows = table(run(plan, tmp_path / "out"))
+    assert [int(row["label"]) for row in rows] == labels.tolist()
+    # To leave a class names no class to reach, and x' = x has not left its own.
+    assert {(row["target"], row["found"]) for row in rows} == {("", "False")}
+
+
+def test_a_value_is_a_goal_of_each_example(tmp_path):
+    x, values = images(4), torch.tensor([0.5, 1.5, 2.5, 3.5])
+
+    def model(x):
+        return x.flatten(1).sum(1)
+
+    wanted = {"wanted": lambda case: case.goal.value}
+    methods = [
+        Method("enough", lambda x, goal: x * (goal.value / model(x)).view(-1, 1, 1, 1) + 0.01),
+        Method("same", lambda x, goal: torch.zeros_like(x)),
+    ]
+    rows = table(run(Plan(TensorDataset(x, values), model, shift(0.5), methods, wanted), tmp_path / "out"))
+    assert [float(row["label"]) for row in rows] == [*values.tolist()] * 2
+    assert [float(row["target"]) for row in rows] == [1.0, 2.0, 3.0, 4.0] * 2
+    assert [float(row["wanted"]) for row in rows] == [1.0, 2.0, 3.0, 4.0] * 2
+    assert [row["found"] for row in rows] == ["True"] * 4 + ["False"] * 4
+    assert {row["confidence"] + row["error"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("label", ["7", float("inf"), float("nan"), 2**70, True, None])
+def test_a_label_that_is_none_is_refused_by_name(tmp_path, classifier, label):
+    with pytest.raises(TypeError, match="example 0"):
+        run(plan_of([(torch.zeros(1, 4, 4), label)], classifier, [Method("m", brighter)]), tmp_path / "out")
