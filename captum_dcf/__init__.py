@@ -15,7 +15,7 @@ from captum_dcf.attr import (
     PrototypeCounterfactual,
     Revise,
 )
-from captum_dcf.generators import Generator, IdentityGenerator
+from captum_dcf.generators import Generator, Pixels
 from captum_dcf.search import (
     Adam,
     AtLeast,
@@ -42,12 +42,12 @@ __all__ = [
     "DiffeomorphicCounterfactual",
     "Generator",
     "Goal",
-    "IdentityGenerator",
     "LatentShift",
     "LeaveClass",
     "NaturalCounterfactual",
     "Near",
     "PerturbationCounterfactual",
+    "Pixels",
     "PrototypeCounterfactual",
     "ReachClass",
     "Revise",

@@ -54,7 +54,7 @@ def measure(task: Task, rows: range, batch: int, parts: list[list[int]]) -> Floo
     images = task.images[rows.start : rows.stop]
     labels = torch.full((len(images),), task.target, device=images.device)
     decodes = sum(size for sizes in parts for size in sizes)
-    with parameters_require(task, False), task.generator.frozen():
+    with parameters_require(task, False), task.generator.constant():
         with waited(images.device) as start, torch.no_grad():
             latents = [task.generator.encode(part) for part in images.split(batch)]
             for part in images.split(batch):

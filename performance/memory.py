@@ -106,10 +106,10 @@ def against_depth(steps: int, images: int, side: int, device: torch.device, repe
     r"""Peak, time and gradient with all activations kept ("full") and with constant memory."""
     work = Work(random_glow(steps, side, device), images, side, device)
     double = work.in_double()
-    with double.generator.frozen():
+    with double.generator.constant():
         truth = double.gradient("full")
     seconds: dict[str, list[float]] = {"full": [], "constant": []}
-    with work.generator.frozen():
+    with work.generator.constant():
         gradients = {memory: work.gradient(memory).cpu() for memory in seconds}
         peaks = {memory: peak_mebibytes(lambda memory=memory: work.gradient(memory), device) for memory in seconds}
         for _ in range(repetitions):
@@ -134,7 +134,7 @@ def against_size(images: int, side: int, device: torch.device, repetitions: int)
     r"""Cost of one gradient at 8 steps per level."""
     work = Work(random_glow(8, side, device), images, side, device)
     seconds = []
-    with work.generator.frozen():
+    with work.generator.constant():
         peak = peak_mebibytes(lambda: work.gradient("full"), device)
         for _ in range(repetitions):
             with waited(device) as taken:

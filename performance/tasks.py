@@ -29,7 +29,7 @@ class Task:
 
 
 class Plain(Generator):
-    r"""A generator without its frozen fast path."""
+    r"""A generator that uses the fact nowhere that parameters are constant in a search."""
 
     exact = True
 
@@ -44,8 +44,8 @@ class Plain(Generator):
     def decode(self, z: Tensor) -> Tensor:
         return self.generator.decode(z)
 
-    def typical_length(self, latents: Tensor) -> Tensor:
-        return self.generator.typical_length(latents)
+    def typical_length(self, z: Tensor) -> Tensor:
+        return self.generator.typical_length(z)
 
 
 def mnist_task(device: torch.device, images: int) -> Task:

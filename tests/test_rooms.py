@@ -176,7 +176,7 @@ def test_it_works_without_torchvision_and_without_the_extras():
             "import torch, captum_dcf",
             "from captum_dcf.data import mnist_sample",
             "x = mnist_sample()[0][:2]",
-            "generator = captum_dcf.IdentityGenerator((1, 28, 28))",
+            "generator = captum_dcf.Pixels((1, 28, 28))",
             "method = captum_dcf.DiffeomorphicCounterfactual(lambda x: 50 * x.mean((2, 3)) - 9, generator,",
             "                                                output='binary_logit')",
             "assert method.counterfactual(x, target=1, confidence=0.9).reached.all()",

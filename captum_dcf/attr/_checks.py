@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from captum_dcf.generators.base import Generator
@@ -69,6 +70,10 @@ def check_tensor(name: str, value: Any) -> None:
 def check_modules(modules: list[nn.Module]) -> None:
     r"""Refuses modules whose output has no gradient, or depends on chance or on the others in the batch."""
     for module in modules:
+        if any(map(is_lazy, module.parameters())):
+            raise ValueError(f"{type(module).__name__} has lazy layers without weights: call it once on images first")
+        if isinstance(module, Generator):
+            module.check_ready()
         if any(parameter.is_inference() for parameter in module.parameters()):
             raise ValueError(
                 f"{type(module).__name__} has parameters without gradients: make it outside of torch.inference_mode()"
@@ -78,12 +83,11 @@ def check_modules(modules: list[nn.Module]) -> None:
             kind = _kind(part)
             # Every batch norm of torch, lazy and synchronised ones too, derives from this class.
             is_batch_norm = _is(part, nn.modules.batchnorm._BatchNorm)
-            if is_batch_norm and (part.training or getattr(part, "running_mean", None) is None):
+            # torch.jit.freeze takes the flag away: only a module in evaluation mode can be frozen.
+            is_training = getattr(part, "training", False)
+            if is_batch_norm and (is_training or getattr(part, "running_mean", None) is None):
                 raise ValueError(f"{place} ({kind}) uses batch statistics: call .eval() on the model first")
-            # normflows' ActNorm, until it has seen data, takes its scale from the next batch, for good.
-            if not getattr(part, "data_dep_init_done", True):
-                raise ValueError(f"{place} ({kind}) has not seen data yet: train the flow first")
-            if part.training and (_draws(part) or _learns(part)):
+            if is_training and (_draws(part) or _learns(part)):
                 raise ValueError(f"{place} ({kind}) is in training mode: call .eval() on the model first")
 
 
@@ -118,8 +122,10 @@ def _draws(part: Any) -> bool:
         return part.p > 0
     if _is(part, nn.RNNBase, nn.MultiheadAttention):
         return part.dropout > 0
-    # The last is torchvision's, which the search must not import.
-    return _is(part, nn.RReLU) or _kind(part) == "StochasticDepth"
+    # The last are torchvision's, which the search must not import.
+    return _is(part, nn.RReLU) or (
+        _kind(part) in ("StochasticDepth", "DropBlock2d", "DropBlock3d") and getattr(part, "p", 1) > 0
+    )
 
 
 def _learns(part: nn.Module) -> bool:

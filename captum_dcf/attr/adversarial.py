@@ -10,7 +10,7 @@ from captum_dcf.attr._outcome import told_in_latents
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, Query
 from captum_dcf.attr.diffeomorphic import DiffeomorphicCounterfactual
 from captum_dcf.generators.base import Generator
-from captum_dcf.generators.identity import IdentityGenerator
+from captum_dcf.generators.pixels import Pixels
 from captum_dcf.search.goal import OutputKind
 from captum_dcf.search.result import Counterfactual
 from captum_dcf.search.step import Adam, StepRule
@@ -51,6 +51,6 @@ class AdversarialExample(CounterfactualAttribution):
 
     def search(self, query: Query) -> Counterfactual:
         r"""The search of :class:`DiffeomorphicCounterfactual` with pixels as latents."""
-        pixels = IdentityGenerator(tuple(query.inputs.shape[1:]), self.generator.data_range)
+        pixels = Pixels(tuple(query.inputs.shape[1:]), self.generator.data_range)
         in_pixels = DiffeomorphicCounterfactual(self.forward_func, pixels, self.step_rule, self.output)
         return told_in_latents(self, in_pixels.search(query))

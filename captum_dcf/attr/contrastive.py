@@ -108,8 +108,8 @@ class ContrastiveCounterfactual(CounterfactualAttribution):
         result = begin_in_pixels(self, query)
         rows = searching_rows(result)
         if len(rows):
-            frozen = self.autoencoder.frozen() if isinstance(self.autoencoder, Generator) else nullcontext()
-            with frozen_parameters(modules), frozen:
+            constant = self.autoencoder.constant() if isinstance(self.autoencoder, Generator) else nullcontext()
+            with frozen_parameters(modules), constant:
                 terms = [self._autoencoder_term(), self.further_term(query, result, rows)]
                 self._search_weight(query, result, rows, [term for term in terms if term is not None])
         return replace(result, end_latents=self.encode(result.counterfactuals))

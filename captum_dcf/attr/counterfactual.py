@@ -88,7 +88,10 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         if not callable(forward_func):
             raise TypeError(f"forward_func must be a module or a function, received {type(forward_func).__name__}")
         if not isinstance(generator, Generator):
-            raise TypeError(f"generator must be a captum_dcf Generator, received {type(generator).__name__}")
+            raise TypeError(
+                f"generator must be a captum_dcf Generator, received {type(generator).__name__}: wrap a flow in "
+                "NormalizingFlowGenerator, an encoder and a decoder in AutoencoderGenerator"
+            )
         if output not in OUTPUT_KINDS:
             raise ValueError(f"output must be one of {OUTPUT_KINDS}, received {output!r}")
         self.generator = generator
@@ -215,7 +218,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation):
         check_modules(modules)
         check_data_range(self.generator)
         warn_of_range(tensor, self.generator.data_range, stacklevel=3)
-        with ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.frozen():
+        with ordinary_mode(tensor.device), frozen_parameters(modules), self.generator.constant():
             own = tensor.detach().clone()
             goal, predict = self._resolve(own, target, additional_forward_args, confidence, goal)
             with _progress_bar(show_progress, self.get_name(), len(own)) as bar:

@@ -27,7 +27,7 @@ class DiffeomorphicCounterfactual(CounterfactualAttribution):
     From z = g⁻¹(x) the search follows the gradient of the goal, ∇_z log f(g(z))_t for a class t, until f says t with
     the wanted confidence, and returns x' - x with x' = g(z). One step of size λ in z moves x by λ J Jᵀ ∇_x f with the
     Jacobian J of g, which suppresses directions that leave the data: x' stays plausible, where the same walk in pixels
-    (:class:`~captum_dcf.generators.IdentityGenerator`) ends in an adversarial example.
+    (:class:`~captum_dcf.generators.Pixels`) ends in an adversarial example.
 
     Dombrowski, Gerken, Müller and Kessel, "Diffeomorphic Counterfactuals with Generative Models", IEEE TPAMI 46(5),
     2024, algorithm 1, https://arxiv.org/abs/2206.05075

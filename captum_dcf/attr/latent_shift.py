@@ -86,7 +86,9 @@ class LatentShift(CounterfactualAttribution):
         if len(rows):
             z = latents[rows].requires_grad_()
             losses = query.goal.take(rows).loss(query.predict(problem.image(z)[0], rows))
-            gradient[rows, problem.free] = gradient_of(losses.sum(), z)[:, problem.free]
+            moving = torch.zeros_like(z)
+            moving[:, problem.free] = gradient_of(losses.sum(), z)[:, problem.free]
+            gradient[rows] = moving
         length = self.step_length or self.generator.typical_length(latents) / STEPS_PER_TYPICAL_LENGTH
         shifts = -length * unit(gradient)
         return shifts

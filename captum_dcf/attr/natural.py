@@ -176,7 +176,7 @@ def _source(like: Tensor, seed: int) -> torch.Generator:
     return torch.Generator(like.device).manual_seed(seed)
 
 
-def _directions(latents: Tensor, count: int, free: slice, source: torch.Generator) -> Tensor:
+def _directions(latents: Tensor, count: int, free: slice | Tensor, source: torch.Generator) -> Tensor:
     """Uniform on the unit sphere of the free coordinates, (count, D)."""
     directions = torch.zeros(count, latents.shape[1], device=latents.device, dtype=latents.dtype)
     moving = directions[:, free]

@@ -43,13 +43,13 @@ class PerturbationCounterfactual(CounterfactualAttribution):
 
     Examples:
         >>> from captum.robust import PGD
-        >>> from captum_dcf import IdentityGenerator
+        >>> from captum_dcf import Pixels
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
         >>> def loss(output, target):
         ...     return torch.nn.functional.cross_entropy(output, target, reduction="none")
         >>> attack = PGD(model, loss, lower_bound=0.0, upper_bound=1.0)
         >>> settings = {"radius": 0.3, "step_size": 0.05, "step_num": 10}
-        >>> method = PerturbationCounterfactual(model, IdentityGenerator((1, 4, 4)), attack, settings)
+        >>> method = PerturbationCounterfactual(model, Pixels((1, 4, 4)), attack, settings)
         >>> method.counterfactual(torch.rand(2, 1, 4, 4), target=1, confidence=0.4).counterfactuals.shape
         torch.Size([2, 1, 4, 4])
     """

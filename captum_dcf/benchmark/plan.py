@@ -179,9 +179,9 @@ def counterfactual_methods(
         arguments: Further arguments of ``counterfactual``, such as ``max_steps``.
 
     Examples:
-        >>> from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator, Revise
+        >>> from captum_dcf import DiffeomorphicCounterfactual, Pixels, Revise
         >>> factories = {"ours": DiffeomorphicCounterfactual, "REVISE": Revise}
-        >>> pixels = {"pixels": IdentityGenerator((1, 28, 28))}
+        >>> pixels = {"pixels": Pixels((1, 28, 28))}
         >>> methods = counterfactual_methods(factories, torch.nn.Flatten(), pixels, confidences=[0.5, 0.99])
         >>> [method.name for method in methods]
         ['ours', 'ours', 'REVISE', 'REVISE']

@@ -41,8 +41,8 @@ def quantus_explain(
 
     Examples:
         >>> from functools import partial
-        >>> from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator
-        >>> generator = IdentityGenerator((1, 4, 4))
+        >>> from captum_dcf import DiffeomorphicCounterfactual, Pixels
+        >>> generator = Pixels((1, 4, 4))
         >>> explain = quantus_explain(partial(DiffeomorphicCounterfactual, generator=generator), confidence=0.6)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
         >>> explain(model, np.full((2, 1, 4, 4), 0.5, dtype=np.float32), np.array([0, 1])).shape

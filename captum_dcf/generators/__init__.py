@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from .autoencoder import AutoencoderGenerator
 from .base import Generator
-from .identity import IdentityGenerator
+from .checkpointed import Checkpointed
+from .pixels import Pixels
 
 if TYPE_CHECKING:
     from .flow import NormalizingFlowGenerator
 
-__all__ = ["AutoencoderGenerator", "Generator", "IdentityGenerator", "NormalizingFlowGenerator"]
+__all__ = ["AutoencoderGenerator", "Checkpointed", "Generator", "NormalizingFlowGenerator", "Pixels"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-r"""Generator: what the search needs of a generative model."""
+r"""Generator: the coordinates that a generative model gives to the data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Generator(nn.Module, ABC):
 
     Attributes:
         exact: Whether ``decode(encode(x))`` is x up to rounding for every x (a flow), or only near it (an autoencoder).
-        free: The slice of the D coordinates that a search may move; all of them by default.
+        free: The coordinates that a search may move, a slice or an int64 index of the D; all of them by default.
         data_range: Least and greatest pixel value, or None where pixels have no bounds. A search clamps what it decodes
             to this range before it asks the classifier.
 
@@ -37,16 +38,19 @@ class Generator(nn.Module, ABC):
     """
 
     exact: bool = False
-    free: slice = slice(None)
+    free: slice | Tensor = slice(None)
     data_range: tuple[float, float] | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        r"""Images (N, C, H, W) to latents (N, D)."""
+        r"""Images (N, C, H, W) to latents (N, D).
+
+        A search calls it without gradients; an inversion by gradient descent enters ``torch.enable_grad()`` itself.
+        """
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        r"""Latents (N, D) to images (N, C, H, W), differentiable in ``z``."""
+        r"""Latents (N, D) to images (N, C, H, W), differentiable in ``z``, of its dtype and on its device."""
 
     def forward(self, x: Tensor) -> Tensor:
         r"""The reconstruction ``decode(encode(x))``, so that a generator is also the autoencoder that IM1 asks for."""
@@ -60,22 +64,48 @@ class Generator(nn.Module, ABC):
         """
         raise TypeError(f"{type(self).__name__} has no density: log_prob needs a generator with one, such as a flow")
 
-    def typical_length(self, latents: Tensor) -> Tensor:
+    def typical_length(self, z: Tensor) -> Tensor:
         r"""The length that a latent of this generator typically has, a tensor without dimensions.
 
         The default step of a search is a fixed share of it. Here: √D, the length of a standard normal latent in D
         dimensions, D counting the ``free`` coordinates only. A generator with another base distribution overrides it.
 
         Args:
-            latents: Latents (N, D), for their number of dimensions, dtype and device.
+            z: Latents (N, D), for their number of dimensions, dtype and device.
+
+        Raises:
+            ValueError: No coordinate is free.
         """
-        free_dimensions = latents[:, self.free].shape[1]
-        return torch.tensor(math.sqrt(free_dimensions), dtype=latents.dtype, device=latents.device)
+        free_dimensions = z[:, self.free].shape[1]
+        if not free_dimensions:
+            raise ValueError(
+                f"{type(self).__name__} has no free coordinate to search in: free={self.free} of {z.shape[1]}"
+            )
+        return torch.tensor(math.sqrt(free_dimensions), dtype=z.dtype, device=z.device)
+
+    def check_ready(self) -> None:
+        r"""Refuses parameters that the first search would change. A generator that asks for more overrides it.
+
+        Raises:
+            ValueError: A layer takes its parameters from the first batch it sees, and has seen none.
+        """
+        for name, part in self.named_modules():
+            # ActNorm of normflows, in a flow or in a generator of one's own around it.
+            if not getattr(part, "data_dep_init_done", True):
+                kind = type(part).__name__
+                raise ValueError(f"{type(self).__name__}.{name} ({kind}) has not seen data yet: train the flow first")
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        r"""A block in which parameters do not change, so that ``decode`` may keep what depends on them alone.
+    def constant(self) -> Iterator[None]:
+        r"""A context in which parameters do not change, so that ``decode`` may keep what depends on them alone.
 
-        A search holds it from its first step to its last. Here it does nothing.
+        A search is inside it from its first step to its last. Contexts may be nested, and several threads may be in
+        their own at the same time. Here it does nothing.
         """
         yield
+
+    def __getattr__(self, name: str) -> Any:
+        # Without this, the first thing that fails would be an internal dictionary of nn.Module.
+        if "_parameters" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() first")
+        return super().__getattr__(name)

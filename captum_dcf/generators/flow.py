@@ -2,21 +2,20 @@ r"""Normalizing flows of normflows as generators: exact coordinates, with a dens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import normflows as nf
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
-from captum_dcf.generators.compiled import CompiledCall
-from captum_dcf.generators.frozen import (
-    FrozenLayer,
-    NetworkCall,
-    call_network,
-    frozen_layers,
+from captum_dcf.generators.constant import (
+    ConstantLayer,
+    LayerStack,
+    constant_layers,
     run_inverse,
     run_layers,
 )
@@ -40,15 +39,13 @@ class NormalizingFlowGenerator(Generator):
         latent_shapes: Shape of each latent tensor without the batch; read off the base distributions by default.
         memory: What a search keeps for the gradient: ``"full"``, all activations, or ``"constant"``, the output of each
             level alone, so that memory does not grow with the number of steps of flow. The latter takes about half
-            more time. Only a search (:meth:`frozen`) makes use of it: elsewhere parameters may want gradients too.
-        compiled: Call the coupling networks of a search through ``torch.compile``. The first search then takes a minute
-            longer; whether later ones gain depends on the device (a CPU does not). Where it fails, a warning says so
-            and the search goes on without.
+            more time. Only a search (:meth:`constant`) makes use of it: elsewhere parameters may want gradients too.
         image_shape: Shape of one image, (C, H, W), for a flow over rows of pixels.
 
     Raises:
-        TypeError: ``flow`` is neither of the two.
-        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given, or ``memory`` is unknown.
+        TypeError: ``flow`` is neither of the two, or it is conditional.
+        ValueError: A base distribution has no ``shape`` and ``latent_shapes`` is not given, a layer has no inverse, or
+            ``memory`` is unknown.
     """
 
     exact = True
@@ -59,37 +56,50 @@ class NormalizingFlowGenerator(Generator):
         data_range: tuple[float, float] | None = (0.0, 1.0),
         latent_shapes: Sequence[Sequence[int]] | None = None,
         memory: Literal["full", "constant"] = "full",
-        compiled: bool = False,
         image_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(flow, (nf.NormalizingFlow, nf.MultiscaleFlow)):
             raise TypeError(f"flow must be a NormalizingFlow or MultiscaleFlow of normflows, not {type(flow).__name__}")
-        if memory not in _RUNNERS:
+        if isinstance(flow, nf.ConditionalNormalizingFlow):
+            raise TypeError(
+                f"flow must be unconditional, received {type(flow).__name__}, which needs a context for each image"
+            )
+        _check_invertible(flow)
+        if memory not in tuple(_RUNNERS):
             raise ValueError(f"memory must be one of {tuple(_RUNNERS)}, received {memory!r}")
         self.flow = flow
         self.data_range = data_range
         self.latent_shapes = _shapes_of_bases(self._bases()) if latent_shapes is None else [*map(tuple, latent_shapes)]
         self.memory = memory
         self.image_shape = None if image_shape is None else tuple(image_shape)
-        self._call: NetworkCall = CompiledCall() if compiled else call_network
-        self._frozen_levels: list[list[FrozenLayer]] | None = None
+        self._layers = LayerStack()
 
     def encode(self, x: Tensor) -> Tensor:
-        r"""Images (N, C, H, W) to latents (N, D)."""
+        r"""Images (N, C, H, W) to latents (N, D).
+
+        Raises:
+            ValueError: The flow is over images of another shape.
+        """
         x = self._as_flow_data(x)
-        if self._frozen_levels is not None:
-            return self._encode_frozen(x, self._frozen_levels)
+        levels = self._layers.innermost
+        if levels is not None:
+            return self._encode_constant(x, levels)
         if isinstance(self.flow, nf.MultiscaleFlow):
             latents, _ = self.flow.inverse_and_log_det(x)
             return torch.cat([z.flatten(1) for z in latents], dim=1)
-        return self.flow.inverse(x).flatten(1)
+        z: Tensor = self.flow.inverse(x)
+        return z.flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        r"""Latents (N, D) to images (N, C, H, W)."""
-        latents = self._unpack(z)
-        if self._frozen_levels is not None:
-            x = self._decode_frozen(latents, self._frozen_levels)
+        r"""Latents (N, D) to images (N, C, H, W).
+
+        Raises:
+            ValueError: Latents of another shape.
+        """
+        latents, levels = self._unpack(z), self._layers.innermost
+        if levels is not None:
+            x = self._decode_constant(latents, levels)
         elif isinstance(self.flow, nf.MultiscaleFlow):
             x = self.flow.forward_and_log_det(latents)[0]
         else:
@@ -101,39 +111,43 @@ class NormalizingFlowGenerator(Generator):
 
         Raises:
             TypeError: The flow is class-conditional: it has a density only together with a class.
+            ValueError: The flow is over images of another shape.
         """
-        x = self._as_flow_data(x)
-        if not isinstance(self.flow, nf.MultiscaleFlow):
-            return self.flow.log_prob(x)
         # Not the flow's own class_cond, which normflows sets by default whether or not its bases know of classes.
         if any(_knows_classes(base) for base in self._bases()):
             raise TypeError("a class-conditional flow has no density of an image alone")
-        return self.flow.log_prob(x, None)
+        x = self._as_flow_data(x)
+        is_multiscale = isinstance(self.flow, nf.MultiscaleFlow)
+        density: Tensor = self.flow.log_prob(x, None) if is_multiscale else self.flow.log_prob(x)
+        return density
 
-    def typical_length(self, latents: Tensor) -> Tensor:
-        r"""√(sum of the variances of the base distribution): √D for a standard normal."""
+    def typical_length(self, z: Tensor) -> Tensor:
+        r"""√(sum of the variances of the base distribution): √D for a standard normal.
+
+        Raises:
+            ValueError: No coordinate is free, or the scales of the base distribution are no numbers to reckon with.
+        """
+        length = super().typical_length(z)
         scales = [base.log_scale for base in self._bases() if hasattr(base, "log_scale")]
-        sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
-        if [scale.numel() for scale in scales] != sizes:
-            return super().typical_length(latents)
+        if [scale.numel() for scale in scales] != self._sizes():
+            return length
         variances = torch.cat([(2 * scale.detach()).exp().flatten() for scale in scales])
-        return variances[self.free].sum().sqrt().to(latents)
+        length = variances[self.free].sum().sqrt().to(z)
+        if not 0 < length < math.inf:
+            raise ValueError(f"the log_scale of the base distribution gives latents of length {length.item()}")
+        return length
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        r"""Within it, the weights of 1×1 convolutions are assembled and inverted once, not at every call.
+    def constant(self) -> Iterator[None]:
+        r"""A context in which the weights of 1×1 convolutions are assembled and inverted once, not at every call.
 
-        What is decoded within it can be differentiated in the latents only.
+        What is decoded within it can be differentiated in the latents only. It holds for the thread that enters it.
         """
-        outer = self._frozen_levels
         levels = self.flow.flows if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.flows]
-        self._frozen_levels = [frozen_layers(level, self._call) for level in levels]
-        try:
+        with self._layers.entered([constant_layers(level) for level in levels]):
             yield
-        finally:
-            self._frozen_levels = outer
 
-    def _encode_frozen(self, x: Tensor, levels: list[list[FrozenLayer]]) -> Tensor:
+    def _encode_constant(self, x: Tensor, levels: list[list[ConstantLayer]]) -> Tensor:
         transform = getattr(self.flow, "transform", None)
         z = x if transform is None else transform.inverse(x)[0]
         latents: list[Tensor] = []
@@ -144,33 +158,61 @@ class NormalizingFlowGenerator(Generator):
                 latents.insert(0, left_behind)
         return torch.cat([latent.flatten(1) for latent in (z, *latents)], dim=1)
 
-    def _decode_frozen(self, latents: list[Tensor], levels: list[list[FrozenLayer]]) -> Tensor:
+    def _decode_constant(self, latents: list[Tensor], levels: list[list[ConstantLayer]]) -> Tensor:
         z = latents[0]
         for level, layers in enumerate(levels):
             if level > 0:
                 z, _ = self.flow.merges[level - 1]([z, latents[level]])
             z = _RUNNERS[self.memory](layers, z)
         transform = getattr(self.flow, "transform", None)
-        return z if transform is None else transform(z)[0]
+        # A copy: Shift writes into what it is given, and the layers may still need that for the gradient.
+        return z if transform is None else transform(z.clone())[0]
+
+    # Layers and transforms may write into what they are given, as normflows' Shift does: they get copies.
 
     def _unpack(self, z: Tensor) -> list[Tensor]:
-        sizes = [torch.Size(shape).numel() for shape in self.latent_shapes]
+        sizes = self._sizes()
         if z.ndim != 2 or z.shape[1] != sum(sizes):
             raise ValueError(f"latents must have the shape (N, {sum(sizes)}), received {tuple(z.shape)}")
-        return [part.reshape(len(z), *shape) for part, shape in zip(z.split(sizes, dim=1), self.latent_shapes)]
+        return [
+            part.reshape(len(z), *shape).clone() for part, shape in zip(torch.split(z, sizes, 1), self.latent_shapes)
+        ]
 
     def _as_flow_data(self, x: Tensor) -> Tensor:
+        flow, received = f"the flow of {type(self).__name__}", tuple(x.shape)
         if self.image_shape is not None:
-            return x.flatten(1)
+            if received[1:] != self.image_shape:
+                raise ValueError(f"{flow} takes images of shape {self.image_shape}, received a batch {received}")
+            return x.flatten(1).clone()
         if x.ndim > 2 and [len(shape) for shape in self.latent_shapes] == [1]:
             raise ValueError(
-                f"the flow is over rows of {self.latent_shapes[0][0]} pixels: "
-                f"give NormalizingFlowGenerator image_shape={tuple(x.shape[1:])}"
+                f"{flow} is over rows of {self.latent_shapes[0][0]} pixels: give it image_shape={received[1:]}"
             )
-        return x
+        if math.prod(received[1:]) != sum(self._sizes()):
+            raise ValueError(
+                f"{flow} takes images of {sum(self._sizes())} values each, "
+                f"received {received}, {math.prod(received[1:])} each"
+            )
+        dimensions = 1 + min(map(len, self.latent_shapes))
+        if x.ndim < dimensions:
+            raise ValueError(f"{flow} takes batches of images of {dimensions} dimensions in all, received {received}")
+        return x.clone()
+
+    def _sizes(self) -> list[int]:
+        return [math.prod(shape) for shape in self.latent_shapes]
 
     def _bases(self) -> list[Any]:
         return list(self.flow.q0) if isinstance(self.flow, nf.MultiscaleFlow) else [self.flow.q0]
+
+
+def _check_invertible(flow: nn.Module) -> None:
+    for name, layer in flow.named_modules():
+        lacks_inverse = isinstance(layer, nf.flows.Flow) and type(layer).inverse is nf.flows.Flow.inverse
+        # Of planar flows only those with a leaky ReLU have one.
+        if lacks_inverse or (isinstance(layer, nf.flows.Planar) and layer.act != "leaky_relu"):
+            raise ValueError(
+                f"NormalizingFlowGenerator needs the inverse of each layer: {name} ({type(layer).__name__}) has none"
+            )
 
 
 def _knows_classes(base: Any) -> bool:

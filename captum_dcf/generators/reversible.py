@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from captum_dcf.generators.frozen import FrozenLayer, run_layers
+from captum_dcf.generators.constant import ConstantLayer, run_layers
 
 __all__ = ["run_reversibly"]
 
 
-def run_reversibly(layers: Sequence[FrozenLayer], z: Tensor) -> Tensor:
+def run_reversibly(layers: Sequence[ConstantLayer], z: Tensor) -> Tensor:
     r"""Applies the layers one after the other, like :func:`run_layers`, in memory independent of their number.
 
     A backward pass costs one more evaluation of each layer. Its result can be differentiated once, in ``z`` only, and
@@ -32,12 +32,13 @@ def run_reversibly(layers: Sequence[FrozenLayer], z: Tensor) -> Tensor:
     Returns:
         The output of the last layer.
     """
-    return _Reversible.apply(z, layers)
+    y: Tensor = _Reversible.apply(z, layers)
+    return y
 
 
 class _Reversible(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, layers: Sequence[FrozenLayer]) -> Tensor:
+    def forward(ctx: Any, z: Tensor, layers: Sequence[ConstantLayer]) -> Tensor:
         y = run_layers(layers, z)
         ctx.layers = layers
         ctx.save_for_backward(y)

@@ -6,6 +6,7 @@ What all of them have in common, and how to add one, stands in :mod:`captum_dcf.
 
 from .distance import l1, l2_input, l2_latent, sparsity, ssim
 from .likelihood import likelihood_percentile, log_likelihood
+from .manifold import off_manifold
 from .neighbor import neighbor_agreement, neighbor_mean
 from .oracle import oracle_agreement, oracle_score, oracle_value, validity
 from .perturbation import cout, deletion, insertion
@@ -31,6 +32,7 @@ __all__ = [
     "metric",
     "neighbor_agreement",
     "neighbor_mean",
+    "off_manifold",
     "oracle_agreement",
     "oracle_score",
     "oracle_value",

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
+from captum_dcf.metrics._arguments import check_images, result_dtype
+from captum_dcf.metrics._judges import check_judge
 from captum_dcf.metrics.registry import metric
 
 __all__ = ["likelihood_percentile", "log_likelihood"]
@@ -22,7 +24,7 @@ def log_likelihood(generator: Generator, counterfactuals: Tensor) -> Tensor:
     kind (:func:`likelihood_percentile`): by itself it says little, and flows give flat images high densities.
 
     Args:
-        generator: One with a density, such as a flow.
+        generator: One with a density, such as a flow; in evaluation mode.
         counterfactuals: Images (N, C, H, W), counterfactuals or any others.
 
     Returns:
@@ -30,11 +32,13 @@ def log_likelihood(generator: Generator, counterfactuals: Tensor) -> Tensor:
 
     Raises:
         TypeError: The generator has no density.
-        ValueError: There is no image.
     """
+    check_images(counterfactuals=counterfactuals)
+    check_judge(generator)
     if len(counterfactuals) == 0:
-        raise ValueError("no images were given: a log-density needs at least one")
-    return torch.cat([generator.log_prob(part) for part in counterfactuals.split(_IMAGES_AT_ONCE)])
+        return counterfactuals.new_zeros(0, dtype=result_dtype(counterfactuals))
+    # Copies, since a flow may write into its input.
+    return torch.cat([generator.log_prob(part.clone()) for part in torch.split(counterfactuals, _IMAGES_AT_ONCE)])
 
 
 @metric(better="higher")
@@ -44,11 +48,11 @@ def likelihood_percentile(generator: Generator, counterfactuals: Tensor, referen
     .. math:: \frac{100}{M} \sum_{j=1}^{M} [\, \log p(x_j) \le \log p(x') \,]
 
     Range [0, 100], in per cent; higher is more plausible. Around 50 is what a real image has; near 0, x' is less
-    plausible than almost all of them, which is how adversarial examples look. 0 where the density of x' is not
-    a number.
+    plausible than almost all of them, which is how adversarial examples look. NaN where the
+    density of x' is.
 
     Args:
-        generator: One with a density, such as a flow.
+        generator: One with a density, such as a flow; in evaluation mode.
         counterfactuals: Images x' (N, C, H, W).
         references: Real images (M, C, H, W) that the generator was not trained on, best those of the target class.
 
@@ -57,14 +61,18 @@ def likelihood_percentile(generator: Generator, counterfactuals: Tensor, referen
 
     Raises:
         TypeError: The generator has no density.
-        ValueError: There is no image, or the shapes do not fit.
+        ValueError: There is no reference, the shapes do not fit, or the density of a reference is NaN.
     """
+    check_images(counterfactuals=counterfactuals, references=references)
     if len(references) == 0:
-        raise ValueError("the held-out set is empty: a percentile needs at least one image")
+        raise ValueError("there are no references: a percentile needs at least one")
     if counterfactuals.shape[1:] != references.shape[1:]:
         raise ValueError(
-            "counterfactuals and held-out images must be of one shape, "
+            "counterfactuals and references must be images of one shape, "
             f"received {tuple(counterfactuals.shape)} and {tuple(references.shape)}"
         )
     own, real = log_likelihood(generator, counterfactuals), log_likelihood(generator, references)
-    return 100 * (real[None] <= own[:, None]).to(own.dtype).mean(1)
+    if real.isnan().any():
+        raise ValueError(f"references must have a density: of {len(real)}, {int(real.isnan().sum())} have NaN")
+    percentages = 100 * (real[None] <= own[:, None]).to(own.dtype).mean(1)
+    return percentages.masked_fill(own.isnan(), torch.nan)

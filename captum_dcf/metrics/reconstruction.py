@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_dcf.metrics._arguments import check_same_shape, class_indices
+from captum_dcf.metrics._arguments import check_images, check_same_shape, class_indices, in_common_dtype, result_dtype
+from captum_dcf.metrics._judges import ask
 from captum_dcf.metrics.registry import metric
 
 __all__ = ["Autoencoder", "ClassAutoencoders", "im1", "im2", "reconstruction_share"]
@@ -43,6 +44,7 @@ def im1(autoencoders: ClassAutoencoders, counterfactuals: Tensor, target: int | 
     Raises:
         ValueError: A class has no autoencoder, or a shape does not fit.
     """
+    check_images(counterfactuals=counterfactuals)
     targets = class_indices(target, counterfactuals)
     sources = class_indices(source, counterfactuals, "source")
     to_target = _error(counterfactuals, _by_class(counterfactuals, targets, autoencoders))
@@ -74,9 +76,12 @@ def im2(
     Raises:
         ValueError: A class has no autoencoder, or a shape does not fit.
     """
+    check_images(counterfactuals=counterfactuals)
     targets = class_indices(target, counterfactuals)
-    disagreement = _error(autoencoder(counterfactuals), _by_class(counterfactuals, targets, autoencoders))
-    return disagreement / (counterfactuals.flatten(1).abs().sum(1) + _EPSILON)
+    reconstructions = _by_class(counterfactuals, targets, autoencoders)
+    # No image has nothing to ask about.
+    disagreement = _error(ask(autoencoder, counterfactuals) if len(targets) else reconstructions, reconstructions)
+    return disagreement / (counterfactuals.to(result_dtype(counterfactuals)).flatten(1).abs().sum(1) + _EPSILON)
 
 
 @metric(better="lower")
@@ -87,7 +92,7 @@ def reconstruction_share(inputs: Tensor, counterfactuals: Tensor, reconstruction
     .. math:: \frac{\| \tilde x - x \|_2}{\| \tilde x - x \|_2 + \| x' - \tilde x \|_2}, \quad \tilde x = g(e(x))
 
     Range [0, 1], no unit; lower is better: 0 for an exact generator, 1 where x' is nothing but the reconstruction. 0
-    where both distances are 0.
+    where both distances are 0, NaN where one of them is not finite.
 
     Args:
         inputs: Images x (N, C, H, W).
@@ -101,10 +106,11 @@ def reconstruction_share(inputs: Tensor, counterfactuals: Tensor, reconstruction
     Raises:
         ValueError: The shapes differ.
     """
-    check_same_shape(inputs, counterfactuals)
+    check_same_shape(inputs=inputs, counterfactuals=counterfactuals, reconstructions=reconstructions)
     error = _error(reconstructions, inputs)
     total = error + _error(counterfactuals, reconstructions)
-    return torch.where(total > 0, error / total, torch.zeros_like(total))
+    share = (error / total).masked_fill(total == 0, 0.0)
+    return share.masked_fill(~total.isfinite(), torch.nan)
 
 
 def _error(images: Tensor, others: Tensor) -> Tensor:
@@ -113,20 +119,22 @@ def _error(images: Tensor, others: Tensor) -> Tensor:
             "an autoencoder must keep the shape of its images, "
             f"received {tuple(images.shape)} and {tuple(others.shape)}"
         )
-    return torch.linalg.vector_norm((images - others).flatten(1), dim=1)
+    first, second = in_common_dtype(images, others)
+    lengths: Tensor = torch.linalg.vector_norm((first - second).flatten(1), dim=1)
+    return lengths
 
 
 def _by_class(images: Tensor, classes: Tensor, autoencoders: ClassAutoencoders) -> Tensor:
-    reconstructions = torch.empty_like(images)
-    for label in classes.unique().tolist():
+    reconstructions = torch.empty_like(images, dtype=result_dtype(images))
+    for label in sorted(set(classes.tolist())):
         chosen = classes == label
-        reconstruction = _autoencoder_of(label, autoencoders)(images[chosen])
+        reconstruction = ask(_autoencoder_of(label, autoencoders), images[chosen])
         if reconstruction.shape != images[chosen].shape:
             raise ValueError(
                 f"the autoencoder of class {label} changes the shape of its images from {tuple(images[chosen].shape)} "
                 f"to {tuple(reconstruction.shape)}"
             )
-        reconstructions[chosen] = reconstruction
+        reconstructions[chosen] = reconstruction.to(reconstructions.dtype)
     return reconstructions
 
 

@@ -76,6 +76,7 @@ METRICS: dict[str, str] = {
     "log_likelihood": "captum_dcf.metrics.likelihood:log_likelihood",
     "neighbor_agreement": "captum_dcf.metrics.neighbor:neighbor_agreement",
     "neighbor_mean": "captum_dcf.metrics.neighbor:neighbor_mean",
+    "off_manifold": "captum_dcf.metrics.manifold:off_manifold",
     "oracle_agreement": "captum_dcf.metrics.oracle:oracle_agreement",
     "oracle_score": "captum_dcf.metrics.oracle:oracle_score",
     "oracle_value": "captum_dcf.metrics.oracle:oracle_value",

@@ -26,7 +26,7 @@ class Problem:
         decode: Latents (n, D) to images (n, ...).
         predict: Images and the rows of the batch they belong to, (n,), to model outputs (n, ...).
         goal: What the output has to become; of the whole batch.
-        free: The slice of latent coordinates that may move.
+        free: The coordinates that may move, a slice or an int64 index of them.
         data_range: Images are clamped to it before the model sees them, and pixels within 1e-4 of its width are put on
             the bound; None for no bounds.
     """
@@ -34,7 +34,7 @@ class Problem:
     decode: Callable[[Tensor], Tensor]
     predict: Callable[[Tensor, Tensor], Tensor]
     goal: Goal
-    free: slice = field(default_factory=lambda: slice(None))
+    free: slice | Tensor = field(default_factory=lambda: slice(None))
     data_range: tuple[float, float] | None = None
 
     def image(self, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from toys import images
 
-from captum_dcf import Adam, AdversarialExample, DiffeomorphicCounterfactual, Generator, IdentityGenerator
+from captum_dcf import Adam, AdversarialExample, DiffeomorphicCounterfactual, Generator, Pixels
 
 
 def test_it_is_our_search_with_the_identity(classifier: nn.Module, generator: Generator):
     x = images(6)
-    pixels = DiffeomorphicCounterfactual(classifier, IdentityGenerator((1, 4, 4)), Adam(5e-3), softening=0)
+    pixels = DiffeomorphicCounterfactual(classifier, Pixels((1, 4, 4)), Adam(5e-3), softening=0)
     theirs = pixels.counterfactual(x, target=2, confidence=0.9)
     ours = AdversarialExample(classifier, generator, Adam(5e-3)).counterfactual(x, target=2, confidence=0.9)
     for name in ("counterfactuals", "steps", "status", "end_scores"):

@@ -19,8 +19,8 @@ from captum_dcf import (
     CounterfactualWarning,
     DiffeomorphicCounterfactual,
     Generator,
-    IdentityGenerator,
     LeaveClass,
+    Pixels,
 )
 from captum_dcf.generators import AutoencoderGenerator, NormalizingFlowGenerator
 from captum_dcf.models.glow import glow
@@ -72,9 +72,9 @@ def test_inputs_that_the_generator_cannot_encode(method: DiffeomorphicCounterfac
 
 
 @pytest.mark.parametrize("shape", WRONG_SHAPES)
-def test_inputs_of_another_shape_than_the_identitys(shape: tuple[int, ...]):
-    method = DiffeomorphicCounterfactual(RowClassifier(), IdentityGenerator((1, 4, 4)))
-    with pytest.raises(ValueError, match=r"\(1, 4, 4\)") as caught:
+def test_inputs_of_another_shape_than_the_pixels(shape: tuple[int, ...]):
+    method = DiffeomorphicCounterfactual(RowClassifier(), Pixels((1, 4, 4)))
+    with pytest.raises(ValueError, match=r"\(N, 1, 4, 4\)") as caught:
         method.attribute(torch.rand(shape), target=1)
     assert str(shape[1:])[1:-1] in str(caught.value)
 
@@ -92,7 +92,7 @@ def test_inputs_of_another_shape_than_the_flows(shape: tuple[int, ...]):
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 1, 27, 27)])
 def test_inputs_of_another_shape_than_the_models(shape: tuple[int, ...]):
-    method = DiffeomorphicCounterfactual(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), IdentityGenerator(shape[1:]))
+    method = DiffeomorphicCounterfactual(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), Pixels(shape[1:]))
     with pytest.raises(ValueError, match="forward_func cannot take images of shape") as caught:
         method.attribute(torch.rand(shape), target=1)
     assert str(shape) in str(caught.value)
@@ -102,7 +102,7 @@ def test_inputs_of_another_shape_than_the_models(shape: tuple[int, ...]):
 def test_inputs_of_another_precision(method: DiffeomorphicCounterfactual, dtype: torch.dtype):
     with pytest.raises(ValueError, match=f"{dtype}.*torch.float32"):
         method.attribute(images(3).to(dtype), target=1)
-    in_pixels = DiffeomorphicCounterfactual(RowClassifier(), IdentityGenerator((1, 4, 4)))
+    in_pixels = DiffeomorphicCounterfactual(RowClassifier(), Pixels((1, 4, 4)))
     with pytest.raises(ValueError, match=f"forward_func cannot take.*{dtype}"):
         in_pixels.attribute(images(3).to(dtype), target=1)
 

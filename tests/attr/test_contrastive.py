@@ -150,7 +150,7 @@ def test_what_is_no_module_and_no_class_is_refused(classifier: nn.Module, genera
         ContrastiveCounterfactual(classifier, generator).counterfactual(images(2), target=1, goal=AtLeast(2.0))
 
 
-def test_an_autoencoder_that_is_a_generator_is_frozen_for_the_search(classifier: nn.Module, generator: Generator):
+def test_an_autoencoder_that_is_a_generator_is_constant_for_the_search(classifier: nn.Module, generator: Generator):
     class Watched(Rotated):
         inside, outside, depth = 0, 0, 0
 
@@ -159,7 +159,7 @@ def test_an_autoencoder_that_is_a_generator_is_frozen_for_the_search(classifier:
             return super().encode(x)
 
         @contextmanager
-        def frozen(self) -> Iterator[None]:
+        def constant(self) -> Iterator[None]:
             self.depth += 1
             yield
             self.depth -= 1

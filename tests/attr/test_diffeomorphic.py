@@ -22,9 +22,9 @@ from captum_dcf import (
     DiffeomorphicCounterfactual,
     Generator,
     Goal,
-    IdentityGenerator,
     LeaveClass,
     Near,
+    Pixels,
     ReachClass,
     Status,
     UnitGradient,
@@ -148,7 +148,7 @@ def test_a_step_in_latents_follows_the_induced_metric():
     # x = A z: a small step moves x along A Aᵀ ∇ₓ, where in pixels it would move along ∇ₓ.
     scales = torch.linspace(0.1, 2, 16)
 
-    class Scaled(IdentityGenerator):
+    class Scaled(Pixels):
         def encode(self, x: Tensor) -> Tensor:
             return x.flatten(1) / scales
 
@@ -316,7 +316,7 @@ def test_autocast_around_the_call_does_not_break_the_search(method: Diffeomorphi
 
 @pytest.mark.parametrize("shape", [(3, 2), (3, 5, 2), (3, 2, 3, 4), (2, 1, 2, 3, 2)])
 def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...]):
-    method = DiffeomorphicCounterfactual(lambda x: 200 * x.flatten(1)[:, :2], IdentityGenerator(shape[1:], None))
+    method = DiffeomorphicCounterfactual(lambda x: 200 * x.flatten(1)[:, :2], Pixels(shape[1:], None))
     attributions = method.attribute(torch.zeros(shape), target=1)
     assert attributions.shape == shape
 
@@ -342,7 +342,7 @@ def test_attributions_are_contiguous_whatever_the_layout_of_the_inputs(
 
 def test_channels_last_colour_images_give_contiguous_attributions():
     x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    method = DiffeomorphicCounterfactual(lambda x: 200 * x.mean((2, 3)), IdentityGenerator((3, 4, 4)))
+    method = DiffeomorphicCounterfactual(lambda x: 200 * x.mean((2, 3)), Pixels((3, 4, 4)))
     attributions = method.attribute(x, target=1)
     assert attributions.shape == x.shape
     assert attributions.is_contiguous()

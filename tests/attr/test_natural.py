@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from toys import images
 
-from captum_dcf import Generator, IdentityGenerator, NaturalCounterfactual, Status
+from captum_dcf import Generator, NaturalCounterfactual, Pixels, Status
 from captum_dcf.attr.natural import BLOCK, _directions, _source
 
 RADIUS = 1.5
@@ -15,7 +15,7 @@ RADIUS = 1.5
 WIDTH = 0.05
 
 
-class Plane(IdentityGenerator):
+class Plane(Pixels):
     r"""Two coordinates, with the typical length that makes published radii those of the plane itself."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def test_radii_belong_to_64_dimensions(classifier: nn.Module):
     assert seen == pytest.approx([2.5, 10.0, 20.0], rel=0.02)
 
 
-class Wide(IdentityGenerator):
+class Wide(Pixels):
     def __init__(self, dimensions: int) -> None:
         super().__init__((dimensions,), data_range=None)
         self.farthest = 0.0

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toys import images
 
-from captum_dcf import Adam, AtLeast, DiffeomorphicCounterfactual, Generator, IdentityGenerator, Revise
+from captum_dcf import Adam, AtLeast, DiffeomorphicCounterfactual, Generator, Pixels, Revise
 
 
 def test_without_a_distance_it_is_our_search_with_adam(classifier: nn.Module, generator: Generator):
@@ -28,7 +28,7 @@ def test_the_first_step_follows_the_gradient_of_loss_plus_distance():
     # image is the input and the distance has no slope.
     weight, lr = 0.3, 0.01
     x = torch.tensor([[0.2, -0.4, 0.6]])
-    method = Revise(model, IdentityGenerator((3,), None), weight, Plain(lr))
+    method = Revise(model, Pixels((3,), None), weight, Plain(lr))
     path = method.counterfactual(x, goal=AtLeast(100.0), max_steps=2, keep_path=True).path
     first = x + lr * 2 * x
     second = first + lr * (2 * first - weight * (first - x).sign())

@@ -5,8 +5,7 @@ import torch
 from torch.utils.data import IterableDataset, TensorDataset
 from toys import RowClassifier
 
-from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator, ReachClass
-from captum_dcf.benchmark import Method, Plan, counterfactual_methods, reach
+from captum_dcf import DiffeomorphicCounterfactual, Pixels, ReachClass
 
 IMAGES = TensorDataset(torch.rand(3, 1, 4, 4), torch.zeros(3).long())
 
@@ -66,7 +65,7 @@ def test_shards_cover_all_images_once():
 
 
 def test_every_method_meets_every_generator_and_confidence():
-    pixels = IdentityGenerator((1, 4, 4))
+    pixels = Pixels((1, 4, 4))
     methods = counterfactual_methods(
         {"a": DiffeomorphicCounterfactual, "b": DiffeomorphicCounterfactual},
         RowClassifier(),

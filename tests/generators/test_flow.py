@@ -87,7 +87,7 @@ def test_an_encoded_image_decodes_to_itself(build: Callable[[], nn.Module], shap
         z = generator.encode(x)
         assert z.shape == (5, math.prod(shape))
         torch.testing.assert_close(generator.decode(z), x, rtol=0, atol=1e-5)
-        with generator.frozen():
+        with generator.constant():
             torch.testing.assert_close(generator.decode(z), x, rtol=0, atol=1e-5)
             torch.testing.assert_close(generator.encode(x), z, rtol=1e-5, atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_a_decoded_latent_encodes_to_itself(build: Callable[[], nn.Module], shap
 
 
 @EVERY_FLOW
-def test_the_frozen_decode_is_normflows_own(build: Callable[[], nn.Module], shape: tuple[int, ...]):
+def test_decode_is_normflows_own_also_with_constant_parameters(build: Callable[[], nn.Module], shape: tuple[int, ...]):
     flow = build()
     generator, z = NormalizingFlowGenerator(flow), torch.randn(4, math.prod(shape), requires_grad=True)
     if isinstance(flow, nf.MultiscaleFlow):
@@ -111,10 +111,10 @@ def test_the_frozen_decode_is_normflows_own(build: Callable[[], nn.Module], shap
     weights = torch.randn_like(own)
     (own_gradient,) = torch.autograd.grad((own * weights).sum(), z)
     torch.testing.assert_close(generator.decode(z), own)
-    with generator.frozen():
-        frozen = generator.decode(z)
-        (gradient,) = torch.autograd.grad((frozen * weights).sum(), z)
-    torch.testing.assert_close(frozen, own, rtol=1e-4, atol=1e-5)
+    with generator.constant():
+        decoded = generator.decode(z)
+        (gradient,) = torch.autograd.grad((decoded * weights).sum(), z)
+    torch.testing.assert_close(decoded, own, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradient, own_gradient, rtol=1e-3, atol=1e-5)
 
 
@@ -173,6 +173,28 @@ def test_the_typical_length_knows_the_scales_of_the_base():
     assert samples.norm(dim=1).square().mean().sqrt().item() == pytest.approx(5**0.5, rel=0.1)
 
 
+def test_the_typical_length_takes_an_index_of_free_coordinates():
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(3), [])
+    with torch.no_grad():
+        flow.q0.log_scale.copy_(torch.tensor([[1.0, 2.0, 6.0]]).log())
+    generator = NormalizingFlowGenerator(flow, None)
+    generator.free = torch.tensor([0, 2])
+    # √(1 + 36)
+    assert generator.typical_length(torch.zeros(1, 3)).item() == pytest.approx(37**0.5)
+    generator.free = torch.tensor([], dtype=torch.int64)
+    with pytest.raises(ValueError, match="no free coordinate"):
+        generator.typical_length(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(("log_scale", "length"), [(-200.0, "0.0"), (200.0, "inf"), (math.nan, "nan")])
+def test_scales_of_the_base_that_are_no_lengths_are_told(log_scale: float, length: str):
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(3), [])
+    with torch.no_grad():
+        flow.q0.log_scale.fill_(log_scale)
+    with pytest.raises(ValueError, match=rf"log_scale .* length {length}"):
+        NormalizingFlowGenerator(flow, None).typical_length(torch.zeros(1, 3))
+
+
 def test_other_bases_fall_back_to_the_root_of_the_dimensions():
     flow = nf.NormalizingFlow(nf.distributions.Uniform(4), [])
     generator = NormalizingFlowGenerator(flow, None, latent_shapes=[(4,)])
@@ -203,32 +225,8 @@ def test_weights_of_convolutions_are_assembled_once_a_search(monkeypatch: pytest
     result = DiffeomorphicCounterfactual(model, generator).counterfactual(torch.rand(4, *SHAPE), 1, max_steps=12)
     assert result.steps.max() > 5
     assert len(decodes) > 5
-    # Once for each, to freeze it: the encode uses the same matrices.
+    # Once for each, when the search begins: the encode uses the same matrices.
     assert len(calls) == len(convolutions)
-
-
-def test_outside_the_frozen_block_new_weights_count():
-    generator = NormalizingFlowGenerator(our_glow())
-    z = torch.randn(2, 64)
-    with torch.no_grad():
-        with generator.frozen():
-            before = generator.decode(z)
-        for part in generator.modules():
-            if isinstance(part, InvertibleConv):
-                part.log_S += 0.5
-        after = generator.decode(z)
-        assert (after - before).abs().max() > 1e-3
-        with generator.frozen():
-            torch.testing.assert_close(generator.decode(z), after, rtol=1e-4, atol=1e-4)
-
-
-def test_frozen_blocks_may_be_nested_and_end_on_exceptions():
-    generator = NormalizingFlowGenerator(our_glow())
-    with generator.frozen():
-        with pytest.raises(ValueError, match="latents"), generator.frozen():
-            generator.decode(torch.zeros(1, 3))
-        assert generator._frozen_levels is not None
-    assert generator._frozen_levels is None
 
 
 @EVERY_FLOW
@@ -257,6 +255,67 @@ def test_what_is_no_flow_is_refused():
         NormalizingFlowGenerator(nn.Linear(2, 2))
 
 
+def test_a_conditional_flow_is_refused_by_name():
+    base = nf.distributions.DiagGaussian(2)
+    with pytest.raises(TypeError, match="unconditional, received ConditionalNormalizingFlow"):
+        NormalizingFlowGenerator(nf.ConditionalNormalizingFlow(base, []))
+    with pytest.raises(TypeError, match="not ClassCondFlow"):
+        NormalizingFlowGenerator(nf.ClassCondFlow(base, []))
+
+
+def test_a_bare_flow_is_told_its_adapter():
+    with pytest.raises(TypeError, match=r"received NormalizingFlow: .*NormalizingFlowGenerator"):
+        DiffeomorphicCounterfactual(nn.Flatten(), real_nvp())
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (lambda: nf.flows.Planar((4,)), "Planar"),
+        (lambda: nf.flows.Radial((4,)), "Radial"),
+        (lambda: nf.flows.BatchNorm(), "BatchNorm"),
+        (lambda: nf.flows.Reverse(nf.flows.Radial((4,))), "Radial"),
+    ],
+)
+def test_layers_without_an_inverse_are_named(layer: Callable[[], nf.flows.Flow], kind: str):
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.AffineConstFlow((4,)), layer()])
+    with pytest.raises(ValueError, match=rf"flows\.1\S* \({kind}\) has none"):
+        NormalizingFlowGenerator(flow)
+
+
+def test_a_planar_flow_with_an_inverse_is_accepted():
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.Planar((4,), act="leaky_relu")])
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(NormalizingFlowGenerator(flow, None)(x), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((2, 3, 32, 32), r"64 values each, received \(2, 3, 32, 32\), 3072"),
+        ((2, 1, 8, 9), r"64 values each, received \(2, 1, 8, 9\), 72"),
+        ((8, 8), r"64 values each, received \(8, 8\), 8"),
+        ((1, 8, 8), r"4 dimensions .* received \(1, 8, 8\)"),
+        ((2, 64), r"4 dimensions .* received \(2, 64\)"),
+    ],
+)
+def test_images_of_another_shape_are_told(shape: tuple[int, ...], says: str):
+    generator = NormalizingFlowGenerator(our_glow())
+    for use in (generator.encode, generator.log_prob, generator):
+        with pytest.raises(ValueError, match=says):
+            use(torch.rand(shape))
+    with generator.constant(), pytest.raises(ValueError, match=says):
+        generator.encode(torch.rand(shape))
+
+
+@pytest.mark.parametrize("memory", ["small", "", [], None])
+def test_unknown_memory_is_refused(memory: object):
+    with pytest.raises(ValueError, match=r"'full', 'constant'.*received") as caught:
+        NormalizingFlowGenerator(real_nvp(), memory=memory)
+    assert repr(memory) in str(caught.value)
+
+
 def test_a_base_without_a_shape_needs_latent_shapes():
     class Nameless(nn.Module):
         def forward(self, count: int) -> None: ...
@@ -280,6 +339,12 @@ def test_a_class_conditional_flow_has_no_density_of_an_image_alone():
     flow = nf.MultiscaleFlow([base], [[]], [], class_cond=True)
     with pytest.raises(TypeError, match="class-conditional"):
         NormalizingFlowGenerator(flow, latent_shapes=[(4,)]).log_prob(torch.zeros(2, 4))
+
+
+def test_a_class_conditional_base_of_a_flow_with_one_level():
+    flow = nf.NormalizingFlow(nf.distributions.ClassCondDiagGaussian((4,), 3), [])
+    with pytest.raises(TypeError, match="class-conditional"):
+        NormalizingFlowGenerator(flow).log_prob(torch.zeros(2, 4))
 
 
 def test_a_flow_is_class_conditional_by_its_bases():
@@ -307,15 +372,23 @@ def test_a_flow_over_rows_of_pixels_takes_images():
     generator = NormalizingFlowGenerator(flow, data_range=None, image_shape=(1, 4, 4))
     torch.testing.assert_close(generator(x), x)
     torch.testing.assert_close(generator.log_prob(x), flow.log_prob(x.flatten(1)))
-    with generator.frozen():
+    with generator.constant():
         torch.testing.assert_close(generator(x), x)
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
     method = DiffeomorphicCounterfactual(classifier, generator)
     assert method.counterfactual(x, classifier(x).argmin(1), confidence=0.6).reached.all()
 
 
+def test_a_flow_over_rows_of_pixels_wants_images_of_one_shape():
+    generator = NormalizingFlowGenerator(flat_flow(), data_range=None, image_shape=(1, 4, 4))
+    for shape in ((3, 1, 2, 8), (1, 4, 4), (3, 16)):
+        with pytest.raises(ValueError, match=r"\(1, 4, 4\), received") as caught:
+            generator.encode(torch.rand(shape))
+        assert str(shape) in str(caught.value)
+
+
 def test_a_flow_over_rows_of_pixels_says_what_it_needs():
-    with pytest.raises(ValueError, match=r"rows of 16 pixels: give NormalizingFlowGenerator image_shape=\(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"rows of 16 pixels: .* image_shape=\(1, 4, 4\)"):
         NormalizingFlowGenerator(flat_flow()).encode(torch.rand(3, 1, 4, 4))
 
 

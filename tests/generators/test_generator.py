@@ -1,7 +1,8 @@
-r"""The defaults of Generator, and the identity."""
+r"""The defaults of Generator, and pixels as coordinates."""
 
 from __future__ import annotations
 
+import normflows as nf
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,14 @@ from toys import Rotated, RowClassifier, images
 
 from captum_dcf import (
     AtLeast,
+    CounterfactualAttribution,
     DiffeomorphicCounterfactual,
     Generator,
-    IdentityGenerator,
+    LatentShift,
+    NaturalCounterfactual,
+    Pixels,
     UnitGradient,
 )
-from captum_dcf.generators import AutoencoderGenerator
 
 
 def test_calling_a_generator_gives_the_reconstruction(generator: Generator):
@@ -35,8 +38,11 @@ def test_a_generator_without_a_density_says_so(generator: Generator):
         generator.log_prob(images(1))
 
 
-@pytest.mark.parametrize(("free", "count"), [(slice(None), 16), (slice(0, 9), 9), (slice(12, None), 4)])
-def test_the_typical_length_counts_the_free_coordinates(generator: Generator, free: slice, count: int):
+@pytest.mark.parametrize(
+    ("free", "count"),
+    [(slice(None), 16), (slice(0, 9), 9), (slice(12, None), 4), (torch.tensor([0, 3, 15]), 3)],
+)
+def test_the_typical_length_counts_the_free_coordinates(generator: Generator, free: slice | Tensor, count: int):
     generator.free = free
     length = generator.typical_length(torch.zeros(2, 16, dtype=torch.float64))
     assert length.shape == ()
@@ -44,13 +50,23 @@ def test_the_typical_length_counts_the_free_coordinates(generator: Generator, fr
     assert length.item() == pytest.approx(count**0.5)
 
 
-def test_a_generator_says_which_coordinates_are_free():
+@pytest.mark.parametrize("free", [slice(0, 0), torch.tensor([], dtype=torch.int64)])
+def test_no_free_coordinate_is_told(generator: Generator, free: slice | Tensor):
+    generator.free = free
+    with pytest.raises(ValueError, match=r"Rotated has no free coordinate.* of 16"):
+        generator.typical_length(torch.zeros(2, 16))
+
+
+@pytest.mark.parametrize("free", [slice(0, 10), torch.tensor([0, 2, 3, 5, 7, 8, 9, 11, 14, 15])])
+def test_a_generator_says_which_coordinates_are_free(free: slice | Tensor):
     generator = Rotated()
-    generator.free = slice(0, 10)
+    generator.free = free
     result = DiffeomorphicCounterfactual(RowClassifier(), generator).counterfactual(images(3), target=1, max_steps=5)
     moved = (result.end_latents - result.start_latents).abs() > 0
-    assert moved[:, :10].all()
-    assert not moved[:, 10:].any()
+    is_free = torch.zeros(16, dtype=torch.bool)
+    is_free[free] = True
+    assert moved[:, is_free].all()
+    assert not moved[:, ~is_free].any()
     torch.testing.assert_close(
         DiffeomorphicCounterfactual(RowClassifier(), generator)
         .counterfactual(images(3), target=1, max_steps=1)
@@ -60,11 +76,11 @@ def test_a_generator_says_which_coordinates_are_free():
     )
 
 
-def test_the_frozen_block_is_held_once_for_a_whole_call():
+def test_the_constant_context_is_entered_once_for_a_whole_call():
     class Watched(Rotated):
         entered = left = 0
 
-        def frozen(self):
+        def constant(self):
             class Block:
                 def __enter__(_) -> None:
                     self.entered += 1
@@ -83,21 +99,74 @@ def test_the_frozen_block_is_held_once_for_a_whole_call():
     assert generator.entered == generator.left
 
 
-# The identity
+@pytest.mark.parametrize("method", [DiffeomorphicCounterfactual, LatentShift, NaturalCounterfactual])
+def test_a_slice_and_an_index_of_the_same_coordinates_give_the_same(method: type[CounterfactualAttribution]):
+    latents = []
+    for free in (slice(4, 12), torch.arange(4, 12)):
+        generator = Rotated()
+        generator.free = free
+        result = method(RowClassifier(), generator).counterfactual(images(3), target=1, confidence=0.6, max_steps=4)
+        latents.append(result.end_latents - result.start_latents)
+    torch.testing.assert_close(latents[0], latents[1])
+    assert (latents[0][:, 4:12] != 0).any()
+    assert not latents[0][:, :4].any()
 
 
-def test_an_autoencoder_may_have_latents_of_any_shape():
-    encoder, decoder = nn.Conv2d(1, 2, 2, stride=2), nn.ConvTranspose2d(2, 1, 2, stride=2)
-    x = images(3)
-    with pytest.raises(ValueError, match=r"give AutoencoderGenerator latent_shape=\(2, 2, 2\)"):
-        AutoencoderGenerator(encoder, decoder).encode(x)
-    generator = AutoencoderGenerator(encoder, decoder, latent_shape=(2, 2, 2))
-    assert generator.encode(x).shape == (3, 8)
-    torch.testing.assert_close(generator(x), decoder(encoder(x)))
+def test_a_generator_is_ready_once_its_layers_have_seen_data():
+    class Wrapped(Rotated):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nf.flows.ActNorm((1, 1, 1)))
+
+    generator = Wrapped()
+    with pytest.raises(ValueError, match=r"Wrapped\.layers\.0 \(ActNorm\) has not seen data"):
+        generator.check_ready()
+    generator.layers[0](images(3))
+    generator.check_ready()
 
 
-def test_the_identity_keeps_every_bit():
-    generator = IdentityGenerator((1, 4, 4))
+class Forgetful(Generator):
+    def __init__(self) -> None:
+        self.scale = 2.0
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.flatten(1) * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z / self.scale).view(-1, 1, 4, 4)
+
+
+USES = {
+    "call": lambda generator: generator(images(1)),
+    "eval": lambda generator: generator.eval(),
+    "check_ready": lambda generator: generator.check_ready(),
+    "search": lambda generator: DiffeomorphicCounterfactual(RowClassifier(), generator).attribute(images(1), target=1),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_generator_that_forgets_to_initialise_its_base_is_told(use: str):
+    with pytest.raises(AttributeError, match=r"Forgetful\.__init__ must call super\(\)\.__init__\(\)"):
+        USES[use](Forgetful())
+
+
+def test_a_missing_attribute_is_named_as_ever(generator: Generator):
+    with pytest.raises(AttributeError, match="no attribute 'temperature'"):
+        _ = generator.temperature
+    assert not hasattr(generator, "temperature")
+
+
+# Pixels
+
+
+@pytest.mark.parametrize(("shape", "accepted"), [((1, 4, 4), r"\(N, 1, 4, 4\)"), ((7,), r"\(N, 7\)")])
+def test_images_of_another_shape_than_the_pixels(shape: tuple[int, ...], accepted: str):
+    with pytest.raises(ValueError, match=rf"{accepted}, received \(2, 5\)"):
+        Pixels(shape).encode(torch.zeros(2, 5))
+
+
+def test_pixels_keep_every_bit():
+    generator = Pixels((1, 4, 4))
     x = images(3)
     assert generator.exact
     assert generator.encode(x).shape == (3, 16)
@@ -105,11 +174,11 @@ def test_the_identity_keeps_every_bit():
     assert torch.equal(generator.decode(generator.encode(x).T.contiguous().T), x)
 
 
-def test_the_identity_searches_in_pixels():
+def test_a_search_in_pixels():
     x = images(3)
-    result = DiffeomorphicCounterfactual(
-        RowClassifier(), IdentityGenerator((1, 4, 4)), UnitGradient(0.05)
-    ).counterfactual(x, target=1)
+    result = DiffeomorphicCounterfactual(RowClassifier(), Pixels((1, 4, 4)), UnitGradient(0.05)).counterfactual(
+        x, target=1
+    )
     assert result.reached.all()
     assert torch.equal(result.reconstructions, x)
     torch.testing.assert_close(result.end_latents.view_as(x).clamp(0, 1), result.counterfactuals)
@@ -121,7 +190,7 @@ def test_the_identity_searches_in_pixels():
     ("data_range", "share"), [((0.0, 1.0), 0.01), (None, 0.01), ((-1.0, 1.0), 0.02), ((0, 255), 2.55)]
 )
 def test_the_typical_length_of_pixels_follows_their_range(data_range: tuple[float, float] | None, share: float):
-    generator = IdentityGenerator((3, 10, 10), data_range)
+    generator = Pixels((3, 10, 10), data_range)
     length = generator.typical_length(torch.zeros(1, 300))
     assert length.item() == pytest.approx(300**0.5 * share)
 
@@ -130,11 +199,11 @@ def test_data_without_bounds_are_not_clamped():
     def sum_of(x: Tensor) -> Tensor:
         return 3 * x.sum(1)
 
-    method = DiffeomorphicCounterfactual(sum_of, IdentityGenerator((2,), None), UnitGradient(0.1))
+    method = DiffeomorphicCounterfactual(sum_of, Pixels((2,), None), UnitGradient(0.1))
     result = method.counterfactual(torch.zeros(1, 2), goal=AtLeast(12.0))
     assert result.reached.all()
     assert result.counterfactuals.max() > 1
-    bounded = DiffeomorphicCounterfactual(sum_of, IdentityGenerator((2,)), UnitGradient(0.1))
+    bounded = DiffeomorphicCounterfactual(sum_of, Pixels((2,)), UnitGradient(0.1))
     best = bounded.counterfactual(torch.zeros(1, 2), goal=AtLeast(12.0), max_steps=50)
     assert not best.reached.any()
     assert best.counterfactuals.max() == 1

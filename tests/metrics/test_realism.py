@@ -35,6 +35,25 @@ def test_shifted_set_is_at_the_squared_shift():
     assert frechet_distance(flat, images, images) == pytest.approx(0, abs=1e-9)
 
 
+def test_distance_is_never_negative():
+    # Of a set to itself it is 0 but for rounding, in either direction.
+    for seed in range(20):
+        images = 1e3 + torch.rand(6, 12, generator=torch.Generator().manual_seed(seed))
+        assert 0 <= frechet_distance(flat, images, images) < 1e-6
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_images_that_are_not_finite_are_refused(value):
+    images, references = torch.rand(5, 1, 2, 2), torch.rand(6, 1, 2, 2)
+    images[3, 0, 0, 1] = value
+    with pytest.raises(ValueError, match="counterfactuals must be finite: 1 of 5"):
+        frechet_distance(flat, images, references)
+    with pytest.raises(ValueError, match="references must be finite: 1 of 5"):
+        frechet_distance(flat, references, images)
+    with pytest.raises(ValueError, match="must be finite: 1 of 5"):
+        inception_score(flat, images, splits=1)
+
+
 def test_fewer_images_than_features():
     # Of two points each, on lines at a right angle: covariances of rank one that share nothing.
     images = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])

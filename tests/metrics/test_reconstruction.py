@@ -36,6 +36,11 @@ def test_im2_by_hand():
     torch.testing.assert_close(measured, torch.full((2,), 0.1))
 
 
+def test_im2_of_dark_and_bright_pixels():
+    x = torch.tensor([0.5, -0.5]).repeat(2, 8).view(2, 1, 4, 4)
+    torch.testing.assert_close(im2([off_by(0.3)], off_by(0.1), x, 0), torch.full((2,), 0.1))
+
+
 def test_each_example_goes_to_the_autoencoder_of_its_class():
     x, autoencoders = images(4), [off_by(0.1), off_by(0.2), off_by(0.4)]
     target, source = torch.tensor([0, 1, 2, 0]), torch.tensor([2, 2, 1, 1])
@@ -96,6 +101,15 @@ def test_reconstruction_share_by_hand():
     # From x to the reconstruction 4 · 0.1, from there to x' 4 · 0.3.
     torch.testing.assert_close(reconstruction_share(x, x + 0.2, x - 0.1), torch.full((2,), 0.25))
     torch.testing.assert_close(reconstruction_share(x, x - 0.1, x - 0.1), torch.ones(2))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_share_of_what_is_not_finite_is_nan(value):
+    x, others = images(2), images(2, seed=1)
+    unfit = others.clone()
+    unfit[1, 0, 0, 0] = value
+    for share in (reconstruction_share(x, unfit, others), reconstruction_share(x, others, unfit)):
+        assert share.isnan().tolist() == [False, True]
 
 
 def test_exact_reconstructions_have_no_share():

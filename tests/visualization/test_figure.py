@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from captum_dcf import DiffeomorphicCounterfactual, IdentityGenerator
+from captum_dcf import DiffeomorphicCounterfactual, Pixels
 from captum_dcf.visualization import counterfactual_figure
 
 
@@ -16,7 +16,7 @@ from captum_dcf.visualization import counterfactual_figure
 def results():
     torch.manual_seed(0)
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 6 * 6, 3))
-    method = DiffeomorphicCounterfactual(classifier, IdentityGenerator((3, 6, 6)))
+    method = DiffeomorphicCounterfactual(classifier, Pixels((3, 6, 6)))
     inputs = torch.rand(4, 3, 6, 6)
     return {
         "weak": method.counterfactual(inputs, target=2, confidence=0.4),

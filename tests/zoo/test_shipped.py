@@ -52,7 +52,7 @@ def test_nothing_but_weights_and_cards_is_shipped():
 
 def test_mnist_glow_loses_nothing_of_the_bundled_digits(mnist: Mnist):
     worst = 0.0
-    with torch.no_grad(), mnist.generator.frozen():
+    with torch.no_grad(), mnist.generator.constant():
         for part in mnist.images[::4].split(50):
             worst = max(worst, (mnist.generator(part) - part).abs().max().item())
     assert worst < 1e-4

@@ -7,15 +7,23 @@ a log-determinant that it can leave out: a search asks for no density.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import normflows as nf
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FrozenLayer", "NetworkCall", "call_network", "frozen_layers", "run_inverse", "run_layers"]
+__all__ = [
+    "ConstantLayer",
+    "LayerStack",
+    "constant_layers",
+    "run_inverse",
+    "run_layers",
+]
 
 # What normflows' couplings do with the raw value their network gives for the scale.
 _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,15 +33,7 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-NetworkCall = Callable[[nn.Module, Tensor], Tensor]
-
-
-def call_network(network: nn.Module, x: Tensor) -> Tensor:
-    r"""The network's output, with nothing around it."""
-    return network(x)
-
-
-class FrozenLayer(ABC):
+class ConstantLayer(ABC):
     r"""One invertible layer with constant parameters, from latents towards the image, differentiable in latents."""
 
     @abstractmethod
@@ -49,7 +49,7 @@ class FrozenLayer(ABC):
         r"""From the output y and a loss's gradient in y: the input z and the gradient in z, both detached."""
 
 
-def frozen_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_network) -> list[FrozenLayer]:
+def constant_layers(flows: Iterable[nf.flows.Flow]) -> list[ConstantLayer]:
     r"""Layers that take latents through ``flows`` towards the image, with the parameters' present values.
 
     Affine couplings that split channels, 1×1 convolutions and ActNorm behind one are taken apart; layers this module
@@ -57,9 +57,8 @@ def frozen_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_netwo
 
     Args:
         flows: Layers of normflows.
-        call: How the network of a coupling is called.
     """
-    layers: list[FrozenLayer] = []
+    layers: list[ConstantLayer] = []
     for flow in _flattened(flows):
         previous = layers[-1] if layers else None
         if isinstance(flow, nf.flows.Invertible1x1Conv):
@@ -67,27 +66,57 @@ def frozen_layers(flows: Iterable[nf.flows.Flow], call: NetworkCall = call_netwo
         elif isinstance(flow, nf.flows.ActNorm) and isinstance(previous, _Convolution) and _is_per_channel(flow):
             layers[-1] = previous.followed_by(flow)
         elif _splits_channels(flow):
-            layers.append(_Coupling(flow, call))
+            layers.append(_Coupling(flow))
         else:
             layers.append(_AsItIs(flow))
     return layers
 
 
-def run_layers(layers: Sequence[FrozenLayer], z: Tensor) -> Tensor:
+def run_layers(layers: Sequence[ConstantLayer], z: Tensor) -> Tensor:
     r"""Applies the layers one after the other."""
     for layer in layers:
         z = layer(z)
     return z
 
 
-def run_inverse(layers: Sequence[FrozenLayer], y: Tensor) -> Tensor:
+def run_inverse(layers: Sequence[ConstantLayer], y: Tensor) -> Tensor:
     r"""The input for which :func:`run_layers` gives ``y``."""
     for layer in reversed(layers):
         y = layer.inverse(y)
     return y
 
 
-class _Convolution(FrozenLayer):
+class LayerStack(threading.local):
+    r"""The layers of all ``constant()`` contexts that are open, innermost last; every thread sees its own alone.
+
+    Contexts may end in another order than they began. Copies and pickles are empty, so that layers never outlive the
+    context they were made for.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[object, list[list[ConstantLayer]]] = {}
+
+    @property
+    def innermost(self) -> list[list[ConstantLayer]] | None:
+        r"""The layers, level by level, of this thread's innermost context; None outside of one."""
+        return next(reversed(self._open.values()), None)
+
+    @contextmanager
+    def entered(self, levels: list[list[ConstantLayer]]) -> Iterator[None]:
+        r"""A context with these layers."""
+        # Held by name: the context may be left in another thread, such as that of the garbage collector.
+        contexts, own = self._open, object()
+        contexts[own] = levels
+        try:
+            yield
+        finally:
+            del contexts[own]
+
+    def __reduce__(self) -> tuple[type[LayerStack], tuple[()]]:
+        return type(self), ()
+
+
+class _Convolution(ConstantLayer):
     """A 1×1 convolution, given by its matrix and that of its inverse, and a shift per channel."""
 
     def __init__(self, matrix: Tensor, inverse_matrix: Tensor, shift: Tensor) -> None:
@@ -114,18 +143,18 @@ class _Convolution(FrozenLayer):
     def inverse(self, y: Tensor) -> Tensor:
         return F.conv2d(y, self.inverse_matrix[:, :, None, None], self.inverse_shift)
 
+    @torch.no_grad()
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         return self.inverse(y), F.conv2d(gradient, self.matrix.T[:, :, None, None])
 
 
-class _Coupling(FrozenLayer):
+class _Coupling(ConstantLayer):
     """An affine coupling: one half of the channels is kept and says how the other half is scaled and shifted."""
 
-    def __init__(self, block: nf.flows.AffineCouplingBlock, call: NetworkCall) -> None:
+    def __init__(self, block: nf.flows.AffineCouplingBlock) -> None:
         split, coupling, _ = block.flows
         self.keeps_second_half = split.mode == "channel_inv"
         self.network = coupling.param_map
-        self.call = call
         self.scale = _SCALES[coupling.scale_map] if coupling.scale else None
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -140,7 +169,7 @@ class _Coupling(FrozenLayer):
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         # The kept half is the same in z and y, so one pass through the network serves the inverse and the gradient.
-        kept, moved = self._split(y.detach())
+        kept, moved = self._split(y)
         kept_gradient, moved_gradient = self._split(gradient)
         with torch.enable_grad():
             kept.requires_grad_()
@@ -153,7 +182,7 @@ class _Coupling(FrozenLayer):
         return self._join(kept.detach(), moved.detach()), self._join(kept_gradient + through_network, moved_gradient)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor | float, Tensor]:
-        parameters = self.call(self.network, kept)
+        parameters = self.network(kept)
         if self.scale is None:
             return 1.0, parameters
         return self.scale(parameters[:, 1::2]), parameters[:, 0::2]
@@ -166,24 +195,27 @@ class _Coupling(FrozenLayer):
         return torch.cat((moved, kept) if self.keeps_second_half else (kept, moved), dim=1)
 
 
-class _AsItIs(FrozenLayer):
+class _AsItIs(ConstantLayer):
     """Any other flow with an inverse."""
 
     def __init__(self, flow: nf.flows.Flow) -> None:
         self.flow = flow
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.flow(z)[0]
+        y: Tensor = self.flow(z)[0]
+        return y
 
     def inverse(self, y: Tensor) -> Tensor:
-        return self.flow.inverse(y)[0]
+        z: Tensor = self.flow.inverse(y)[0]
+        return z
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        # Copies, because a layer may write into what it is given: y is also the image that the search holds.
         with torch.no_grad():
-            z = self.inverse(y)
+            z = self.inverse(y.clone())
         with torch.enable_grad():
             z.requires_grad_()
-            (gradient,) = torch.autograd.grad(self(z), z, gradient)
+            (gradient,) = torch.autograd.grad(self(z.clone()), z, gradient)
         return z.detach(), gradient
 
 

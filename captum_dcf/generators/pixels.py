@@ -1,4 +1,4 @@
-r"""The identity as a generator: a search in pixels, which is the adversarial baseline of the paper."""
+r"""Pixels as coordinates: a search in them is the adversarial baseline of the paper."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from captum_dcf.generators.base import Generator
 
-__all__ = ["IdentityGenerator"]
+__all__ = ["Pixels"]
 
 
-class IdentityGenerator(Generator):
-    r"""Latents are the pixels themselves, so a search finds adversarial examples instead of counterfactuals.
+class Pixels(Generator):
+    r"""Coordinates are the pixels themselves, so a search finds adversarial examples instead of counterfactuals.
 
     Args:
         image_shape: Shape of one image, (C, H, W).
@@ -28,14 +28,15 @@ class IdentityGenerator(Generator):
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to rows of pixels (N, C·H·W)."""
         if x.shape[1:] != self.image_shape:
-            raise ValueError(f"images must have the shape (N, *{self.image_shape}), received {tuple(x.shape)}")
-        return x.flatten(1)
+            shape = ", ".join(map(str, ("N", *self.image_shape)))
+            raise ValueError(f"images must have the shape ({shape}), received {tuple(x.shape)}")
+        return x.flatten(1).clone()
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Rows of pixels (N, C·H·W) to images (N, C, H, W)."""
-        return z.reshape(len(z), *self.image_shape)
+        return z.reshape(len(z), *self.image_shape).clone()
 
-    def typical_length(self, latents: Tensor) -> Tensor:
+    def typical_length(self, z: Tensor) -> Tensor:
         r"""A fiftieth of the length of an image at half its range: in pixels so small a step is already adversarial."""
         low, high = self.data_range or (0.0, 1.0)
-        return super().typical_length(latents) * torch.as_tensor((high - low) / 100).to(latents)
+        return super().typical_length(z) * torch.as_tensor((high - low) / 100).to(z)
