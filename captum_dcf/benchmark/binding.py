@@ -2,6 +2,7 @@ r"""Metrics by name, bound to the judges and references of a plan: the data of e
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,11 @@ def make_metric(setup: Setup, label: str, name: str, arguments: Mapping[str, Any
     metric = load_metric(name)
     check_known(f"arguments of the metric {label!r}", arguments, [*metric.judges, *metric.settings])
     makers = [_judge(setup, label, judge, arguments) for judge in metric.judges]
+    parameters = inspect.signature(metric).parameters
+    absent = [one for one in metric.settings if parameters[one].default is inspect.Parameter.empty]
+    absent = [one for one in absent if one not in arguments]
+    if absent:
+        raise ValueError(f"the metric {label!r} is not complete: it needs {', '.join(absent)}")
     settings = {setting: value for setting, value in arguments.items() if setting in metric.settings}
     return BoundMetric(metric, lambda: [make() for make in makers], setup.references, settings)
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from captum_dcf import zoo
+from captum_dcf.zoo.card import SHIPPED
 
 __all__ = ["PerClass", "Weights"]
 
@@ -81,7 +82,7 @@ class Weights:
         if above:
             return self.base / above, own
         is_own = self.folder is not None and ("{}" in own or (self.folder / f"{own}.json").is_file())
-        return (self.folder if is_own and self.folder is not None else zoo.store.SHIPPED), own
+        return (self.folder if is_own and self.folder is not None else SHIPPED), own
 
     def _load(self, name: str) -> nn.Module:
         folder, own = self._place(name)

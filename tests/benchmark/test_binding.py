@@ -107,6 +107,7 @@ DIRECTLY = {
     "log_likelihood": ({}, lambda: metrics.log_likelihood(Flow(), OTHER)),
     "neighbor_agreement": ({"k": 7}, lambda: metrics.neighbor_agreement(OTHER, TARGET, REFERENCES, LABELS, k=7)),
     "neighbor_mean": ({"k": 4}, lambda: metrics.neighbor_mean(OTHER, REFERENCES, LABELS.float(), k=4)),
+    "off_manifold": ({"dimension": 3}, lambda: metrics.off_manifold(Flow(), X, OTHER - X, dimension=3)),
     "oracle_agreement": ({"oracle": "svm"}, lambda: metrics.oracle_agreement(svm(), OTHER, TARGET)),
     "oracle_score": ({"oracle": "other"}, lambda: metrics.oracle_score(of_model("other"), OTHER, TARGET)),
     "reconstruction_share": ({}, lambda: metrics.reconstruction_share(X, OTHER, 0.9 * X)),
@@ -119,7 +120,9 @@ ELSEWHERE = {"oracle_value", "inception_score", "ssim"}
 
 
 def test_every_registered_metric_is_tried_here_or_below():
-    assert set(METRICS) == set(DIRECTLY) | ELSEWHERE | {"l2_to_class", "l2_latent_to_class"}
+    # Whatever else was registered beside those of the package.
+    own = {name for name, place in METRICS.items() if place.startswith("captum_dcf.")}
+    assert own == set(DIRECTLY) | ELSEWHERE | {"l2_to_class", "l2_latent_to_class"}
 
 
 @pytest.mark.parametrize("name", sorted(set(DIRECTLY) - ELSEWHERE))
@@ -219,3 +222,8 @@ def test_a_generator_must_be_named_where_there_are_several(classifier):
     with pytest.raises(ValueError, match="'likely' is not complete: it needs generator"):
         make_metric(two, "likely", "log_likelihood", {})
     assert make_metric(two, "likely", "log_likelihood", {"generator": "flow"}).judges()[0] is two.weights.load("flow")
+
+
+def test_a_setting_without_a_default_must_be_given(setup):
+    with pytest.raises(ValueError, match="'off' is not complete: it needs dimension"):
+        make_metric(setup, "off", "off_manifold", {})

@@ -6,6 +6,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 from toys import RowClassifier
 
 from captum_dcf import DiffeomorphicCounterfactual, Pixels, ReachClass
+from captum_dcf.benchmark import Method, Plan, counterfactual_methods, reach
 
 IMAGES = TensorDataset(torch.rand(3, 1, 4, 4), torch.zeros(3).long())
 

@@ -101,3 +101,15 @@ def test_files_that_do_not_hold_digits_are_refused(tmp_path: Path, file: str, va
     overwrite(tmp_path, file, values)
     with pytest.raises(ValueError, match=received):
         mnist(tmp_path, train=False)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("torchvision")
+    write_mnist(tmp_path, train=2, test=4)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("torchvision.datasets.mnist.read_image_file", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        mnist(tmp_path, train=False)
