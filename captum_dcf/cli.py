@@ -116,7 +116,7 @@ def reproduce(data: str, root: Path | None, out: Path, source: int, target: int,
     r"""Make the paper's tables for MNIST again: IM1, distances, oracles, neighbours, beside the published figures."""
     from captum_dcf.benchmark.reproduce import reproduce_mnist
 
-    click.echo(reproduce_mnist(out, root, source, target, images, lambda line: click.echo(line, err=True)))
+    click.echo(reproduce_mnist(out, root, source, target, images, show_progress=True))
 
 
 @main.command()
@@ -129,7 +129,7 @@ def reproduce(data: str, root: Path | None, out: Path, source: int, target: int,
 def benchmark(
     plan: str, out: Path, root: Path | None, images: int | None, confidence: tuple[float, ...], device: str
 ) -> None:
-    r"""Compare methods by measures: PLAN is mnist, mnist-saliency or a TOML file of your own.
+    r"""Compare methods by metrics: PLAN is mnist, mnist-saliency or a TOML file of your own.
 
     For several processes: torchrun --nproc-per-node 4 -m captum_dcf benchmark PLAN --out DIR
     """
