@@ -66,10 +66,10 @@ def _telling(method: Method, say: Say) -> Explain:
     """The method, which says when it begins and how long it took."""
 
     def explain(images: Tensor, goal: Goal) -> Outcome:
-        say(f"{method.name}: searching {len(images)} images")
+        say(f"searching {len(images)} images {method.name}")
         started = time.monotonic()
         outcome = method.explain(images, goal)
-        say(f"{method.name}: {time.monotonic() - started:.1f} s")
+        say(f"took {time.monotonic() - started:.1f} s")
         return outcome
 
     return explain

@@ -65,8 +65,8 @@ def make_methods(setup: Setup, label: str, method: str, arguments: Mapping[str, 
     try:
         if "adam" in own:
             own["step_rule"] = _adam(own.pop("adam"))
-        made = {label: partial(_made, factory, own)}
-        return counterfactual_methods(made, setup.model, setup.generators, setup.confidences, **call)
+        factories = {label: partial(_made, factory, own)}
+        return counterfactual_methods(factories, setup.model, setup.generators, setup.confidences, **call)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the method {label!r}: {error}") from error
 
@@ -111,9 +111,7 @@ def _pgd(
     return PerturbationCounterfactual(model, attack, settings, data_range)
 
 
-def _fgsm(
-    model: nn.Module, data_range: tuple[float, float] | None, epsilon: float = 0.3
-) -> PerturbationCounterfactual:
+def _fgsm(model: nn.Module, data_range: tuple[float, float] | None, epsilon: float = 0.3) -> PerturbationCounterfactual:
     from captum.robust import FGSM
 
     attack = FGSM(model, _cross_entropy, *(data_range or NO_BOUNDS))

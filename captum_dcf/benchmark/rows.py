@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from captum_dcf.attr import CounterfactualWarning
-from captum_dcf.attr.kept import random_state_kept
 from captum_dcf.benchmark.case import Case, Metric, NotApplicable, SaliencyMap
 from captum_dcf.benchmark.examples import Batch, read
 from captum_dcf.benchmark.goals import with_confidence
 from captum_dcf.benchmark.memory import peak_mib, reset_peak
 from captum_dcf.benchmark.plan import ERROR, Method, Plan
 from captum_dcf.benchmark.processes import local_device
+from captum_dcf.context import preserve_random_state
 from captum_dcf.search import Counterfactual, Goal, Status
 
 __all__ = ["Row", "shard_rows"]
@@ -202,7 +202,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     # Captum's GradientShap draws from numpy.
     numpy_state = np.random.get_state()
     try:
-        with random_state_kept(device):
+        with preserve_random_state(device):
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
             yield

@@ -19,9 +19,9 @@ from captum.attr import (
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from captum_dcf.attr.kept import random_state_kept
 from captum_dcf.benchmark.case import Case, Metric, SaliencyMap
 from captum_dcf.benchmark.plan import Method
+from captum_dcf.context import preserve_random_state
 from captum_dcf.search import Goal
 
 __all__ = ["SALIENCY", "infidelity_metric", "saliency_arguments", "saliency_method", "sensitivity_metric"]
@@ -91,7 +91,7 @@ def infidelity_metric(model: nn.Module, *, noise: float = 0.2, samples: int = 20
             return values.detach()
 
         # The same noise for both.
-        with random_state_kept(case.inputs.device):
+        with preserve_random_state(case.inputs.device):
             by_nothing = unexplained(torch.zeros_like(case.inputs), False)
         return unexplained(case.attributions, True) / by_nothing
 

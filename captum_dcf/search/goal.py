@@ -252,8 +252,8 @@ def verdict(goal: Goal, output: Tensor, rows: Tensor, softening: float = 0.0) ->
             wanted, received = tuple(rows.shape), tuple(value.shape)
             raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
         if (field == "reached") != (value.dtype == torch.bool):
-            wanted = "bool" if field == "reached" else "floating point"
-            raise TypeError(f"{name} must give {field} as {wanted}, received {value.dtype}")
+            kind = "bool" if field == "reached" else "floating point"
+            raise TypeError(f"{name} must give {field} as {kind}, received {value.dtype}")
     return Verdict(*given)
 
 

@@ -31,11 +31,13 @@ def _judges_rows(goal: Goal, output: Tensor) -> None:
 
 
 def _judges_each_alone(goal: Goal, output: Tensor) -> None:
-    rows = torch.arange(len(output)).flip(0).repeat_interleave(2)
     together = goal.judge(output, torch.arange(len(output)))
-    apart = goal.judge(output[rows], rows)
-    for name, one, other in zip(("loss", "score", "reached"), apart, together):
-        promise(torch.allclose(one.double(), other[rows].double(), atol=1e-5), f"{name} must be that of each example")
+    for row in range(len(output)):
+        # The same example may come several times, and without the others.
+        rows = torch.tensor([row, row])
+        for name, one, other in zip(together._fields, goal.judge(output[rows], rows), together):
+            same = torch.allclose(one.double(), other[rows].double(), atol=1e-5)
+            promise(same, f"{name} must be that of each example, whatever the others of the batch")
 
 
 def _loss_leads_to_the_goal(goal: Goal, output: Tensor) -> None:
@@ -44,7 +46,7 @@ def _loss_leads_to_the_goal(goal: Goal, output: Tensor) -> None:
         leaf = output.detach().clone().requires_grad_()
         given = goal.judge(leaf, rows)
         [slope] = torch.autograd.grad(given.loss.sum(), leaf)
-    size = slope.abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, *[1] * (output.ndim - 1))
+    size = slope.abs().reshape(len(output), -1).amax(1).clamp_min(1e-12).view(-1, *[1] * (output.ndim - 1))
     score = goal.judge(output - 1e-3 * slope / size, rows).score
     worse = ~given.reached & (score < given.score.detach() - 1e-6)
     promise(not worse.any(), "a small step down the loss must not lower the score")

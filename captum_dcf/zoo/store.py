@@ -16,6 +16,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from captum_dcf.models.registry import architecture
+from captum_dcf.outputs import refuse_existing
 from captum_dcf.registry import imported
 from captum_dcf.zoo.card import SHIPPED, Card, card_path, names, read_card, weights_path
 
@@ -116,9 +117,7 @@ def check_absent(name: str, folder: str | Path) -> None:
     Raises:
         FileExistsError: There is one of them.
     """
-    there = [str(path) for path in (weights_path(name, folder), card_path(name, folder)) if path.exists()]
-    if there:
-        raise FileExistsError(f"{' and '.join(there)} would be replaced: choose another name or folder")
+    refuse_existing([weights_path(name, folder), card_path(name, folder)])
 
 
 def _read_weights(card: Card, folder: str | Path) -> dict[str, Tensor]:

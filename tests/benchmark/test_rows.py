@@ -73,7 +73,10 @@ class Damaged(Dataset):
 
 def test_a_row_says_what_the_method_itself_says(tmp_path, dataset, classifier, generator):
     methods = counterfactual_methods(
-        {"ours": DiffeomorphicCounterfactual, "X": AdversarialExample},
+        {
+            "ours": DiffeomorphicCounterfactual,
+            "X": lambda model, generator: AdversarialExample(model, generator.data_range),
+        },
         classifier,
         {"rotated": generator},
         confidences=[0.5, 0.8],

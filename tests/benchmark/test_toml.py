@@ -141,7 +141,7 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
     [
         ('"DiffeomorphicCounterfactual"', '"Diffeo"', "unknown method: 'Diffeo'; known are Original, Saliency"),
         ("[metrics.l2_input]", "[metrics.lpips]", "unknown metric: 'lpips'; known are cout, deletion"),
-        ("max_steps = 2", "steps = 2", "unknown arguments of 'ours': 'steps'; known are adam, output"),
+        ("max_steps = 2", "steps = 2", "unknown arguments of 'ours': 'steps'; known are adam"),
         ("k = 2", "n = 2", "unknown arguments of the metric 'neighbor_agreement': 'n'; known are k"),
         ("[metrics.l2_input]", '[metrics.a]\nmetric = "oracle_agreement"', "'a' is not complete: it needs oracle"),
         ('model = "toy-cnn"', 'model = "vgg"', "no model 'vgg'"),
