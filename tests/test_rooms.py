@@ -111,9 +111,9 @@ def test_measures_do_not_import_attr(room: str):
     assert not wrong, list(map(str, wrong))
 
 
-def test_attr_imports_search_generators_and_captum():
-    rooms = "captum_dcf.attr", "captum_dcf.search", "captum_dcf.generators"
-    others = "torch", "captum", "tqdm"
+def test_attr_imports_search_generators_context_and_captum():
+    rooms = "captum_dcf.attr", "captum_dcf.search", "captum_dcf.generators", "captum_dcf.context", "captum_dcf.version"
+    others = "torch", "captum", "tqdm", "typing_extensions"
     wrong = [one for one in of_room("attr") if not (is_standard(one) or one.top in others or leads_to(one, *rooms))]
     assert of_room("attr")
     assert not wrong, list(map(str, wrong))
