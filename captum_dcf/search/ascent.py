@@ -86,7 +86,7 @@ class Ascent(Searcher):
     def _circling(self, z: Tensor, due: Tensor, state: State) -> Tensor:
         if LENGTH not in state:
             return torch.zeros_like(due)
-        way = self.rule.patience * state["scale"] * state[LENGTH]
+        way = self.rule.patience * state["scale"] * state[LENGTH].reshape(-1, 1)
         return due & (row_norm(z - state["mark"]) < PROGRESS * way).squeeze(1)
 
     def _restart(self, state: State, who: Tensor, here: Tensor) -> tuple[State, Tensor]:
