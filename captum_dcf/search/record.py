@@ -31,7 +31,7 @@ class Record:
     # Columns whose width or type only the first judgement tells.
     start_points: Tensor
     points: Tensor
-    before: Tensor  # the last finite point that did not reach the goal
+    before: Tensor  # the last point that did not reach the goal and was stepped from
     distances: Tensor
     start_scores: Tensor
     reconstruction_scores: Tensor
@@ -103,8 +103,11 @@ class Record:
         self.distances[rows] = torch.where(nearer, distance.to(self.distances), self.distances[rows])
         self.reached[rows] = known | at.reached
         self.was_finite[rows] |= at.finite
-        missed = (at.finite & ~at.reached)[:, None]
-        self.before[rows] = torch.where(missed, at.points, self.before[rows])
+        missed = at.finite & ~at.reached
+        if at.gradient is not None:
+            # Where there is no step to take, a step is taken back: the way to what is found does not begin there.
+            missed &= at.gradient.isfinite().all(1) & (at.gradient != 0).any(1)
+        self.before[rows] = torch.where(missed[:, None], at.points, self.before[rows])
         if self._frames is not None:
             self.keep_frames(rows[at.finite], at.images[at.finite])
 
