@@ -102,8 +102,8 @@ class _Window:
 
     def fill(self) -> None:
         """Lets those that wait take the places that are free."""
-        while self.parked and self.at is None:
-            self.at, self.state = self.parked.pop()
+        if self.parked and self.at is None:
+            self._resume()
         while len(self.waiting) and self._room() >= (max(1, self.size * REFILL) if self.at is not None else 1):
             if not self._admit(self.waiting[: self._room()]):
                 self.size = max(1, min(self.size, self._room()) // 2)
@@ -113,13 +113,21 @@ class _Window:
         at, state = self._searching()
         following = self._attempt(lambda: self._follow(at, state), len(at.rows))
         if following is None:
-            # Half of them is put aside, with the other half it is tried again. A step may be asked for twice.
-            half = torch.arange(len(at.rows), device=at.rows.device) < len(at.rows) // 2
-            self.parked.append((at.take(~half), _take(state, ~half)))
-            self.at, self.state = at.take(half), _take(state, half)
-            self.size = len(self.at.rows)
+            # Half of them is tried again, and the other half later. A step may be asked for twice.
+            self.size = len(at.rows) // 2
+            self.parked.append((at, state))
+            self._resume()
             return
         self.at, self.state = following[0], following[1]
+
+    def _resume(self) -> None:
+        """Goes on with those that were put aside, as many of them as the window holds."""
+        at, state = self.parked.pop()
+        first = torch.arange(len(at.rows), device=at.rows.device) < self.size
+        if not first.all():
+            self.parked.append((at.take(~first), _take(state, ~first)))
+            at, state = at.take(first), _take(state, first)
+        self.at, self.state = at, state
 
     def _follow(self, at: Evaluation, state: State) -> tuple[Evaluation | None, State]:
         move = self.searcher.step(self.problem, at, state)
