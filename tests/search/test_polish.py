@@ -49,7 +49,9 @@ def test_what_was_found_by_the_reconstruction_is_left_as_it_is():
 
 
 def test_an_unreconstructed_one_that_reached_the_goal_is_refined_too():
-    plain, refined = (run(at(-0.1), lambda z: -z, search_unreconstructed=True, refine=refine) for refine in (False, True))
+    plain, refined = (
+        run(at(-0.1), lambda z: -z, search_unreconstructed=True, refine=refine) for refine in (False, True)
+    )
     assert refined.statuses() == [Status.NOT_RECONSTRUCTED]
     assert 0.9 < refined.end_scores < plain.end_scores
 
