@@ -7,6 +7,7 @@ and picks ``value[rows]``. Losses fall towards the goal, scores rise.
 from __future__ import annotations
 
 import operator
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
@@ -173,9 +174,11 @@ class _ValueGoal(Goal):
             finite = bool(self.value.isfinite().all())
         else:
             _check_number("a value", self.value, "a number or a tensor (N,)")
-            finite = abs(self.value) < float("inf")
+            finite = abs(self.value) <= sys.float_info.max
         if not finite:
             raise ValueError(f"a value must be finite, received {self.value}")
+        if not isinstance(self.value, Tensor):
+            object.__setattr__(self, "value", float(self.value))
 
     def check_length(self, examples: int) -> None:
         _check_one_each("value", self.value, examples)
@@ -185,6 +188,9 @@ class _ValueGoal(Goal):
             raise ValueError(
                 f"a value must have the shape (N,) or (N, 1), received {tuple(output.shape)}; pass target= to pick one"
             )
+        largest = float(self.value.abs().max()) if isinstance(self.value, Tensor) else abs(self.value)
+        if largest > torch.finfo(output.dtype).max:
+            raise ValueError(f"a value of {largest} is beyond the range of outputs of {output.dtype}")
 
     def _difference(self, output: Tensor, rows: Tensor) -> Tensor:
         # A plain number is compared in the output's own precision: as a tensor it would be rounded to single first.
@@ -239,8 +245,7 @@ def _picked(values: Tensor, labels: Tensor) -> Tensor:
 
 def _rest(log_p: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of all classes but one each, (n,)."""
-    is_label = F.one_hot(labels, log_p.shape[1]).bool()
-    return log_p.masked_fill(is_label, -torch.inf).logsumexp(1)
+    return log_p.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
 
 
 def _softened(log_p: Tensor, softening: float) -> Tensor:
@@ -250,8 +255,11 @@ def _softened(log_p: Tensor, softening: float) -> Tensor:
     # A class that the model rules out (a logit of -inf) has no part in the spread of the others.
     ruled_out = log_p.detach() == -torch.inf
     others = log_p.detach().masked_fill(ruled_out, 0)
-    mean = others.sum(1, keepdim=True) / (~ruled_out).sum(1, keepdim=True)
+    count = (~ruled_out).sum(1, keepdim=True)
+    mean = others.sum(1, keepdim=True) / count
+    # As many deviations of zero as there are classes ruled out; the others alone spread by more.
     spread = torch.where(ruled_out, mean, log_p.detach()).std(1, keepdim=True)
+    spread = spread * ((log_p.shape[1] - 1) / (count - 1).clamp_min(1)).sqrt()
     return F.log_softmax(log_p / (softening * spread).clamp_min(1), dim=1)
 
 
