@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict"]
+__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict", "check_confidence"]
 
 
 class Verdict(NamedTuple):
@@ -87,9 +87,7 @@ class _ClassGoal(Goal):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", _checked_label(self.label))
-        _check_number("confidence", self.confidence)
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1, received {self.confidence}")
+        check_confidence(self.confidence)
 
     def agrees(self, output: Tensor, other: Tensor, rows: Tensor) -> Tensor:
         return output.argmax(1) == other.argmax(1)
@@ -175,10 +173,9 @@ class _ValueGoal(Goal):
         else:
             _check_number("a value", self.value, "a number or a tensor (N,)")
             finite = abs(self.value) <= sys.float_info.max
+            object.__setattr__(self, "value", float(self.value) if finite else self.value)
         if not finite:
             raise ValueError(f"a value must be finite, received {self.value}")
-        if not isinstance(self.value, Tensor):
-            object.__setattr__(self, "value", float(self.value))
 
     def check_length(self, examples: int) -> None:
         _check_one_each("value", self.value, examples)
@@ -283,6 +280,13 @@ def _checked_label(label: Any) -> int | Tensor:
     if not -(2**31) <= index < 2**31:
         raise ValueError(f"class {index} is out of range for any output")
     return index
+
+
+def check_confidence(confidence: Any) -> None:
+    r"""Raises a TypeError or ValueError for what is no number in (0, 1)."""
+    _check_number("confidence", confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, received {confidence}")
 
 
 def _check_number(noun: str, number: Any, accepted: str = "a number") -> None:

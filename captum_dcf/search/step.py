@@ -31,8 +31,8 @@ class StepRule(ABC):
     def start(self, z: Tensor) -> State:
         r"""The memory before the first step, for points (n, D).
 
-        A rule whose steps are equally long names their ``"length"`` here, (n, 1) or (n,), if searches that circle are to
-        restart with shorter ones.
+        A rule whose steps are equally long names their ``"length"`` here, (n, 1) or (n,), if searches that circle are
+        to restart with shorter ones.
         """
         return {}
 
