@@ -69,7 +69,7 @@ class Goal(ABC):
 
     def agrees(self, output: Tensor, other: Tensor, rows: Tensor) -> Tensor:
         r"""Whether two outputs mean the same to this goal, bool (n,): whether a reconstruction kept the answer."""
-        return self.judge(output, rows).reached == self.judge(other, rows).reached
+        return Verdict(*self.judge(output, rows)).reached == Verdict(*self.judge(other, rows)).reached
 
     def check(self, output: Tensor) -> None:  # noqa: B027
         r"""Raises a ValueError if this goal cannot be asked about such outputs, those of inputs, (n, ...)."""

@@ -3,6 +3,7 @@ r"""What is searched, and the one place where a candidate is judged."""
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,7 @@ class Problem:
                 further, allowed = term(images, z, rows)
                 loss = loss + further
                 reached = reached if allowed is None else reached & allowed
-        slope = self._slope(loss, z, finite) if gradient else None
+            slope = self._slope(loss, z, finite) if gradient else None
         return Evaluation(
             rows, z.detach(), images.detach(), output.detach(), score.detach(), reached & finite, finite, slope
         )
@@ -120,6 +121,16 @@ class Problem:
             self.model.check(output)
             self.goal.check(output)
             return output, _verdict(self.goal, output, rows, 0.0)
+
+    def agrees(self, output: Tensor, other: Tensor, rows: Tensor) -> Tensor:
+        r"""Whether two outputs mean the same to the goal, bool (n,).
+
+        Raises:
+            TypeError, ValueError: The goal gives something else.
+        """
+        agrees = self.goal.agrees(output, other, rows)
+        _check_each(f"{type(self.goal).__name__}.agrees", "agreement", agrees, rows, torch.bool)
+        return agrees
 
     def _slope(self, loss: Tensor, z: Tensor, finite: Tensor) -> Tensor:
         [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
@@ -152,11 +163,16 @@ def _verdict(goal: Goal, output: Tensor, rows: Tensor, softening: float) -> Verd
     if not isinstance(verdict, tuple) or len(verdict) != 3:
         raise TypeError(f"{name} must give a Verdict of loss, score and reached, received {type(verdict).__name__}")
     for field, value in zip(Verdict._fields, verdict):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must give tensors, received {type(value).__name__} as {field}")
-        if value.shape != rows.shape:
-            wanted, received = tuple(rows.shape), tuple(value.shape)
-            raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
-    if verdict[2].dtype != torch.bool:
-        raise TypeError(f"{name} must give reached as bool, received {verdict[2].dtype}")
+        _check_each(name, field, value, rows, torch.bool if field == "reached" else None)
     return Verdict(*verdict)
+
+
+def _check_each(name: str, field: str, value: Any, rows: Tensor, dtype: torch.dtype | None) -> None:
+    """Raises a TypeError or ValueError for what is no entry per example, of ``dtype`` or, if None, floating point."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must give tensors, received {type(value).__name__} as {field}")
+    if value.shape != rows.shape:
+        wanted, received = tuple(rows.shape), tuple(value.shape)
+        raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
+    if not (value.is_floating_point() if dtype is None else value.dtype == dtype):
+        raise TypeError(f"{name} must give {field} as {dtype or 'floating point'}, received {value.dtype}")

@@ -64,7 +64,7 @@ class Record:
         rows, already = at.rows, verdict.reached
         if not self._is_allocated:
             self._allocate(at, verdict.score)
-        unreconstructed = ~self.problem.goal.agrees(output, at.output, rows)
+        unreconstructed = ~self.problem.agrees(output, at.output, rows)
         searches = at.finite & ~already & (~unreconstructed | self.search_unreconstructed)
         status = torch.where(unreconstructed, int(Status.NOT_RECONSTRUCTED), int(Status.FOUND))
         status = torch.where(at.finite, status, int(Status.NOT_FINITE))
