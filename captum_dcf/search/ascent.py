@@ -35,7 +35,8 @@ class Ascent(Searcher):
 
     A step to where image, output or gradient is not finite, or where the gradient is exactly zero (far out, where
     decoders saturate), is taken back and halved, for that example alone. A step that makes things worse is not taken
-    back: a monotone search gets trapped.
+    back: a monotone search gets trapped. A gradient that is nothing but rounding noise is stepped along like any other:
+    how small noise is depends on what the model and the decoder compute.
 
     Where the rule names the length of its steps, a search that got on by less than a fifth of the way of its last
     ``patience`` steps is circling and hardly ever arrives. It restarts with steps of 0.7 the length, which lead another

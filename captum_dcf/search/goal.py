@@ -172,8 +172,10 @@ class _ValueGoal(Goal):
             finite = bool(self.value.isfinite().all())
         else:
             _check_number("a value", self.value, "a number or a tensor (N,)")
-            finite = abs(self.value) <= sys.float_info.max
-            object.__setattr__(self, "value", float(self.value) if finite else self.value)
+            # An int may be too large for a float, and NumPy's numbers warn where they are compared to such.
+            number = self.value if isinstance(self.value, int) else float(self.value)
+            finite = abs(number) <= sys.float_info.max
+            object.__setattr__(self, "value", float(number) if finite else number)
         if not finite:
             raise ValueError(f"a value must be finite, received {self.value}")
 
@@ -199,8 +201,6 @@ class _ValueGoal(Goal):
 class AtLeast(_ValueGoal):
     r"""A scalar output of at least ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
 
-    value: float | Tensor
-
     def judge(self, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
         over = self._difference(output, rows)
         return Verdict(-over, over.detach(), over.detach() >= 0)
@@ -209,8 +209,6 @@ class AtLeast(_ValueGoal):
 @dataclass(frozen=True, eq=False)
 class AtMost(_ValueGoal):
     r"""A scalar output of at most ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
-
-    value: float | Tensor
 
     def judge(self, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
         over = self._difference(output, rows)

@@ -302,6 +302,24 @@ def test_images_beyond_the_range_are_encoded_from_its_bounds():
     assert encode(Plane(data_range=(-1.0, 1.0)), at(-3.0, 0.5)).tolist() == [[-1.0, 0.25], [0.5, 0.25]]
 
 
+@pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.enable_grad])
+def test_an_encoder_that_needs_gradients_enables_them(grad_mode: Callable[[], Any]):
+    modes: list[bool] = []
+
+    def inverted(x: Tensor) -> Tensor:
+        modes.append(torch.is_grad_enabled())
+        with torch.enable_grad():
+            z = torch.zeros_like(x).requires_grad_()
+            [slope] = torch.autograd.grad((z - x).square().sum(), z)
+        return z - slope / 2
+
+    with grad_mode():
+        points = encode(Plane(encode=inverted), at(0.5))
+    torch.testing.assert_close(points, at(0.5))
+    assert not points.requires_grad
+    assert modes == [False]
+
+
 def test_images_have_the_precision_of_the_inputs():
     for dtype in (torch.float16, torch.float64):
         images = decode(Plane(lambda z, dtype=dtype: z.to(dtype)), at(0.5), at(0.0))
