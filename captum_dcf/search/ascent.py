@@ -59,7 +59,7 @@ class Ascent(Searcher):
             raise RuntimeError("Ascent needs evaluations with a gradient")
         finite = at.finite & gradient.isfinite().all(1)
         usable = finite & (gradient != 0).any(1)
-        points, moved = self._forward(z, gradient, usable, state)
+        points, moved = self._forward(z, gradient, state)
         if not usable.all():
             back = {**state, "halvings": state["halvings"] + 1}
             points = torch.where(usable[:, None], points, half_way(state["origin"], z))
@@ -72,10 +72,10 @@ class Ascent(Searcher):
         reason = torch.where(finite, int(Status.STALLED), int(Status.NOT_FINITE))
         return Move(points, moved, torch.where(caught & ~restarts, reason, RUNNING))
 
-    def _forward(self, z: Tensor, gradient: Tensor, usable: Tensor, state: State) -> tuple[Tensor, State]:
+    def _forward(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         """A step of the rule, or back to the start for those that circle."""
         looked = state["since"] == self.rule.patience
-        state, restarts = self._restart(state, self._circling(z, looked & usable, state), z)
+        state, restarts = self._restart(state, self._circling(z, looked, state), z)
         of_rule = {name.removeprefix(RULE): value for name, value in state.items() if name.startswith(RULE)}
         points, of_rule = self.rule.step(z, gradient, state["scale"], of_rule)
         looked = looked & ~restarts

@@ -18,7 +18,7 @@ from captum_dcf.search.record import RUNNING
 from captum_dcf.search.shells import Shells
 from captum_dcf.search.term import SquaredDistance
 
-EXAMPLES = 14
+EXAMPLES = 11
 
 
 def _attack(images: Tensor, rows: Tensor) -> Tensor:

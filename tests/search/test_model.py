@@ -80,7 +80,16 @@ def test_c42_probabilities_that_sum_to_a_little_more_than_one_are_none_above_one
 
 
 @pytest.mark.parametrize(
-    "rows", [[[0.55, 0.54]], [[0.4, 0.5]], [[0.5, 0.5], [0.5, 0.6]], [[1.2, -0.2]], [[torch.nan, 0.5]], [[2.0, 1.0]]]
+    "rows",
+    [
+        [[0.55, 0.54]],
+        [[0.4, 0.5]],
+        [[0.5, 0.5], [0.5, 0.6]],
+        [[1.2, -0.2]],
+        [[1.05, -0.05]],
+        [[torch.nan, 0.5]],
+        [[2.0, 1.0]],
+    ],
 )
 def test_what_is_no_probability_is_refused(rows: list[list[float]]):
     output = torch.tensor(rows)
