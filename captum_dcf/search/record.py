@@ -71,7 +71,7 @@ class Record:
         status = torch.where(already, int(Status.ALREADY_THERE), status)
         searches &= ~at.reached
         self.status[rows] = torch.where(searches, RUNNING, status)
-        self.unreconstructed[rows] = unreconstructed & at.finite & ~already
+        self.unreconstructed[rows] = unreconstructed
         takes = at.finite & ~already
         self.reached[rows] = already | (takes & at.reached)
         finite = like(at.finite, at.images)

@@ -89,6 +89,7 @@ def test_what_is_not_finite_reaches_nothing_and_leaves_the_gradients_of_others()
     found = problem(points, torn, data_range=(-2.0, 2.0)).evaluate(points, ROWS, gradient=True)
     assert found.finite.tolist() == [False, True, True]
     assert not found.reached[0]
+    assert (found.gradient[0] == 0).all()
     expected = problem(points).evaluate(points[1:], ROWS[1:], gradient=True).gradient
     torch.testing.assert_close(found.gradient[1:], expected)
 
