@@ -89,9 +89,19 @@ def test_what_is_not_finite_reaches_nothing_and_leaves_the_gradients_of_others()
     found = problem(points, torn, data_range=(-2.0, 2.0)).evaluate(points, ROWS, gradient=True)
     assert found.finite.tolist() == [False, True, True]
     assert not found.reached[0]
-    assert (found.gradient[0] == 0).all()
     expected = problem(points).evaluate(points[1:], ROWS[1:], gradient=True).gradient
     torch.testing.assert_close(found.gradient[1:], expected)
+
+
+def test_what_is_not_finite_has_no_gradient():
+    def infinite(points: Tensor, rows: Tensor) -> Tensor:
+        return points[:, 0] + torch.where(rows == 0, torch.inf, 0.0)
+
+    points = at(2.0, 0.1, -1.0)
+    found = problem(points, predict=infinite, goal=AtLeast(3.0)).evaluate(points, ROWS, gradient=True)
+    assert found.finite.tolist() == [False, True, True]
+    assert not found.reached.any()
+    assert found.gradient.tolist() == [[0.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]
 
 
 def test_c18_outputs_of_minus_infinity_are_searched():
@@ -297,6 +307,13 @@ def test_coordinates_may_write_into_what_they_are_given(data_range: tuple[float,
     assert torch.equal(result.inputs, at(-0.5, 0.1))
     torch.testing.assert_close(result.start_latents, at(-0.5, 0.1) - 0.25)
     torch.testing.assert_close(result.end_latents, result.counterfactuals)
+
+
+@pytest.mark.parametrize("data_range", [None, (-1.0, 1.0)])
+def test_an_encoder_of_the_result_may_write_into_its_images(data_range: tuple[float, float] | None):
+    images = at(-0.5, 0.1)
+    encode(Plane(encode=lambda x: x.sub_(0.25), data_range=data_range), images)
+    assert torch.equal(images, at(-0.5, 0.1))
 
 
 def test_images_beyond_the_range_are_encoded_from_its_bounds():
