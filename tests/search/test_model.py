@@ -269,7 +269,16 @@ def test_an_error_of_shapes_says_what_the_model_was_given():
         Model(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), 4)(IMAGES, ROWS)
 
 
-@pytest.mark.parametrize("error", [KeyError("k"), NotImplementedError("n"), torch.cuda.OutOfMemoryError("m")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("k"),
+        NotImplementedError("n"),
+        torch.cuda.OutOfMemoryError("m"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=repr,
+)
 def test_errors_of_the_models_own_arrive_as_they_are(error: Exception):
     def broken(images: Tensor) -> Tensor:
         raise error

@@ -374,13 +374,22 @@ def test_c27_an_encoder_is_told_what_is_wrong_with_it(function: Callable[..., An
         run(at(-1.0, -2.0), encode=function)
 
 
-@pytest.mark.parametrize("error", [KeyError("k"), MemoryError(), torch.cuda.OutOfMemoryError("m")])
-def test_errors_of_a_decoders_own_arrive_as_they_are(error: Exception):
-    def broken(z: Tensor) -> Tensor:
+OWN_ERRORS = [
+    KeyError("k"),
+    MemoryError(),
+    torch.cuda.OutOfMemoryError("m"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OWN_ERRORS, ids=repr)
+@pytest.mark.parametrize("of", ["encode", "decode"])
+def test_errors_of_an_encoders_or_decoders_own_arrive_as_they_are(of: str, error: Exception):
+    def broken(values: Tensor) -> Tensor:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        run(at(-1.0), decode=broken)
+        run(at(-1.0), **{of: broken})
     assert caught.value is error
 
 
