@@ -2,6 +2,7 @@ r"""Shells: samples from inside outwards, their radii, their end, their seeds.""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import torch
 from plane import Counting, Plane, at, plane, problem, run, two_logits
 from torch import Tensor
 
-from captum_dcf.search import Ascent, Problem, Status, UnitGradient
+from captum_dcf.search import Ascent, Problem, Status, UnitGradient, shells
 from captum_dcf.search.record import RUNNING
 from captum_dcf.search.searcher import State
 from captum_dcf.search.shells import BLOCK, Shells
@@ -244,3 +245,50 @@ def test_the_innermost_valid_sample_is_preferred_to_those_of_higher_score():
     result = run(at(0.0), searcher=wide, terms=(allowed,))
     innermost = valid[(valid - at(0.0)).norm(dim=1).argmin()]
     torch.testing.assert_close(result.end_latents[0], innermost)
+
+
+def test_radii_and_directions_of_every_shell_and_block_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    used: list[int] = []
+
+    def noise(seeds: Tensor, draw: Callable[[torch.Generator], Tensor], like: Tensor) -> Tensor:
+        used.extend(seeds.tolist())
+        return shells.noise_of_seeds(seeds, draw, like)
+
+    monkeypatch.setattr(shells, "noise_of_seeds", shells.noise, raising=False)
+    monkeypatch.setattr(shells, "noise", noise)
+    run(at(-30.0), searcher=replace(OUTWARD, samples=70, shells=4), max_steps=1000)
+    # Four shells of three blocks: the radii of a shell are drawn again for each block, the directions are not.
+    assert len(used) == 2 * 4 * 3
+    assert len(set(used)) == 4 * (1 + 3)
+
+
+def test_a_sample_that_is_not_finite_is_no_candidate_however_sure_the_model():
+    # Clamped, infinity is the image of highest score.
+    def decode(z: Tensor) -> Tensor:
+        return torch.where(z[:, :1] > -7, torch.inf, z)
+
+    result = run(at(-9.0), decode, searcher=OUTWARD, max_steps=1000, data_range=(-20.0, -6.0))
+    assert result.statuses() == [Status.STEP_LIMIT]
+    assert -7.7 < result.end_latents[0, 0] <= -7
+
+
+def test_what_fills_the_last_block_up_is_not_found():
+    # 33 samples are tried in two blocks of 17: the last of 34 is none.
+    searcher = replace(OUTWARD, samples=33, shells=1)
+    last = _samples_of(searcher, at(0.0), 3)[1][0][-2:]
+
+    assert not torch.equal(last[0], last[1])
+    for sample, expected in zip(last, (Status.FOUND, Status.STEP_LIMIT)):
+        model = AllowedOnly(sample)
+        assert run(at(0.0), predict=model.predict, searcher=searcher).statuses() == [expected]
+
+
+class AllowedOnly:
+    r"""A model that calls one image class 1, and no other."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    def predict(self, points: Tensor, rows: Tensor) -> Tensor:
+        is_it = ((points - self.image).abs() < 1e-5).all(1)
+        return torch.stack((torch.zeros(len(points)), torch.where(is_it, 9.0, -9.0)), 1)
