@@ -38,18 +38,20 @@ def _unreachable(points: Tensor, rows: Tensor) -> Tensor:
     return 0 * points[:, 0]
 
 
-def test_iterates_are_those_of_the_definition():
+@pytest.mark.parametrize("lr", [0.2, 0.01])
+def test_iterates_are_those_of_the_definition(lr: float):
+    searcher = replace(FISTA, lr=lr, beta=lr / 4)
     start, goal = torch.tensor([[0.2, 0.5, 0.9]]), torch.tensor([[3.0, 0.5, -4.0]])
     asked = {"predict": _unreachable, "goal": AtLeast(9.0), "terms": (_sum_of_squares(goal),), "data_range": (0.0, 1.0)}
-    result = run(start, searcher=FISTA, keep_path=True, **asked)
+    result = run(start, searcher=searcher, keep_path=True, **asked)
     x, y = start, start
-    for k in range(FISTA.iterations):
-        moved = y - FISTA.lr * (1 - k / FISTA.iterations) ** 0.5 * 2 * (y - goal) - start
-        shrunk = torch.where(moved.abs() > FISTA.beta, moved - FISTA.beta * moved.sign(), 0 * moved)
+    for k in range(searcher.iterations):
+        moved = y - lr * (1 - k / searcher.iterations) ** 0.5 * 2 * (y - goal) - start
+        shrunk = torch.where(moved.abs() > searcher.beta, moved - searcher.beta * moved.sign(), 0 * moved)
         following = (start + shrunk).clamp(0, 1)
         x, y = following, (following + k / (k + 3) * (following - x)).clamp(0, 1)
         torch.testing.assert_close(result.path[0][k + 1], x[0])
-    assert result.steps.tolist() == [FISTA.iterations]
+    assert result.steps.tolist() == [searcher.iterations]
     assert result.path[0][-1][1] == start[0, 1]
 
 
