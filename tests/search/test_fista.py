@@ -156,3 +156,11 @@ def test_what_ended_a_run_is_known_of_each_evaluation():
     move = FISTA.step(asked, first, FISTA.start(asked, first))
     assert move.state["k"].item() == 1
     assert move.state["reason"].item() == Status.STEP_LIMIT
+
+
+def test_a_run_that_would_stay_at_the_start_ends_at_once_also_after_one_that_moved():
+    # With c = 1.2 a first step of 0.12 is 0.02 beyond the threshold, which is found; with half of c it is below.
+    searcher = Fista(beta=0.1, lr=0.1, iterations=3, runs=2, c=1.2)
+    result = run(at(0.0), predict=first_coordinate, goal=AtLeast(0.01), searcher=searcher)
+    assert result.statuses() == [Status.FOUND]
+    assert result.steps.tolist() == [3 + 1]
