@@ -160,7 +160,27 @@ def test_what_ended_a_run_is_known_of_each_evaluation():
 
 def test_a_run_that_would_stay_at_the_start_ends_at_once_also_after_one_that_moved():
     # With c = 1.2 a first step of 0.12 is 0.02 beyond the threshold, which is found; with half of c it is below.
-    searcher = Fista(beta=0.1, lr=0.1, iterations=3, runs=2, c=1.2)
+    searcher = Fista(beta=0.1, lr=0.1, iterations=2, runs=2, c=1.2)
     result = run(at(0.0), predict=first_coordinate, goal=AtLeast(0.01), searcher=searcher)
     assert result.statuses() == [Status.FOUND]
-    assert result.steps.tolist() == [3 + 1]
+    assert result.steps.tolist() == [2 + 1]
+
+
+def test_a_run_that_comes_back_to_the_start_goes_on_while_it_has_momentum():
+    # As above the first steps lead to 0.02 and 0.018; the third, shorter one falls below the threshold.
+    searcher = Fista(beta=0.1, lr=0.1, iterations=6, runs=1, c=1.2)
+    result = run(at(0.0), predict=first_coordinate, goal=AtLeast(9.0), searcher=searcher, keep_path=True)
+    path = result.path[0][:, 0]
+    assert path[1] > path[2] > 0
+    assert (path[3:] == 0).all()
+    assert len(path) > 4
+
+
+def test_an_infinite_gradient_ends_a_run():
+    def steep(points: Tensor, rows: Tensor) -> Tensor:
+        return two_logits(points - 1 + (points - points.detach()).sqrt(), rows)
+
+    result = run(at(-1.0), predict=steep, searcher=FISTA)
+    assert result.statuses() == [Status.NOT_FINITE]
+    assert result.steps.tolist() == [1]
+    assert torch.equal(result.counterfactuals, at(-1.0))
