@@ -237,12 +237,12 @@ def test_batches_are_joined_in_their_order():
 
 
 def test_c22_paths_stay_as_long_as_they_are_when_joined():
-    first, second = result(2, frames=3), result(3, frames=7)
-    joined = Counterfactual.concatenate([first, second])
-    for received, expected in zip(joined.path, [*first.path, *second.path]):
+    parts = [result(2, frames=3), result(3, frames=7), result(1, frames=2)]
+    joined = Counterfactual.concatenate(parts)
+    for received, expected in zip(joined.path, [path for part in parts for path in part.path]):
         assert torch.equal(received, expected)
-    assert len(joined.path) == 5
-    assert len(joined.frames) == 10
+    assert len(joined.path) == 6
+    assert len(joined.frames) == 12
 
 
 def test_of_about_the_common_part_remains():
