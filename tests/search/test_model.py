@@ -86,7 +86,7 @@ def test_c42_probabilities_that_sum_to_a_little_more_than_one_are_none_above_one
         [[0.4, 0.5]],
         [[0.5, 0.5], [0.5, 0.6]],
         [[1.2, -0.2]],
-        [[1.05, -0.05]],
+        [[1.005, -0.05]],
         [[torch.nan, 0.5]],
         [[2.0, 1.0]],
     ],
