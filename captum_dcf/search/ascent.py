@@ -24,7 +24,7 @@ PROGRESS = 0.2
 # How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7
 SHORTEST = 0.1
-# Told apart from the searcher's own state by this: a rule may use the same names.
+# Keeps a rule's memory apart from the searcher's own: both may use the same names.
 RULE = "rule."
 LENGTH = RULE + "length"
 
