@@ -14,7 +14,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class OneLineErrors(click.Group):
-    r"""A group whose errors, a user's and the package's, are one line on stderr and exit status 2."""
+    r"""A group whose errors, a user's and the package's, are one line on stderr and exit status 2; 130 for Ctrl-C."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         r"""Runs the command line."""
@@ -24,8 +24,12 @@ class OneLineErrors(click.Group):
             click.echo(error.format_message(), err=True)
         except click.ClickException as error:
             _complain(error.format_message())
-        except click.Abort:
-            _complain("interrupted")
+        except click.Abort as error:
+            # Click makes one of an unexpected end of a file, too.
+            if not isinstance(error.__cause__, EOFError):
+                _complain("interrupted")
+                sys.exit(130)
+            _complain(f"a file ends too early: {error.__cause__}")
         except (ImportError, OSError, TypeError, ValueError) as error:
             _complain(str(error))
         sys.exit(2)
@@ -40,12 +44,13 @@ def main() -> None:
 @main.command()
 @click.option("--out", default="captum-dcf-demo", show_default=True, type=FOLDER, help="Folder to write to.")
 @click.option("--per-class", default=100, show_default=True, type=click.IntRange(1, 100), help="Fours, and sevens.")
-def demo(out: Path, per_class: int) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace the table and the picture of an earlier call.")
+def demo(out: Path, per_class: int, overwrite: bool) -> None:
     r"""Turn bundled fours and sevens into nines, three ways; write a table and a picture. Nothing is downloaded."""
     from captum_dcf.demo import run_demo
 
     click.echo(f"{per_class} fours and {per_class} sevens, until the classifier says 9 with confidence 0.99:\n")
-    click.echo(run_demo(out, per_class))
+    click.echo(run_demo(out, per_class, lambda line: click.echo(line, err=True), overwrite))
     click.echo("\nfound within 1,000 steps in pixels, 100 with the paper's Adam, 300 with the default")
     click.echo(f"\npicture: {out / 'counterfactuals.png'}")
 
@@ -54,18 +59,21 @@ def demo(out: Path, per_class: int) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--target", required=True, type=int, help="The class to reach.")
 @click.option("--out", required=True, type=FOLDER, help="Folder to write to.")
-@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier of the zoo.")
-@click.option("--generator", default="mnist-glow", show_default=True, help="Generator of the zoo.")
-def explain(images: tuple[Path, ...], target: int, out: Path, model: str, generator: str) -> None:
+@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier: a name of the zoo, or DIR/NAME.")
+@click.option("--generator", default="mnist-glow", show_default=True, help="Generator: a name of the zoo, or DIR/NAME.")
+@click.option("--overwrite", is_flag=True, help="Replace files of an earlier call, but never IMAGES.")
+def explain(images: tuple[Path, ...], target: int, out: Path, model: str, generator: str, overwrite: bool) -> None:
     r"""Say what would have to change in image files (IMAGES) for the model to see TARGET.
 
-    Files are made grey and resized, not cropped, to the model's images: for mnist-cnn 28×28, white digits on black.
+    Files are made grey and resized, not cropped, to the model's images: for mnist-cnn 28×28, white digits on black. Of
+    a file with several frames the first is taken. DIR/NAME is a model that `captum-dcf train NAME --out DIR` wrote.
+
     Said of each are what the model sees, how the search ended, the probability of TARGET, and how likely the image and
     its counterfactual are to the generator: of digits about 3,700 nats, of what is far below it knows nothing.
     """
-    from captum_dcf.demo import explain_files
+    from captum_dcf.explain import explain_files
 
-    click.echo(explain_files(images, target, out, model, generator))
+    click.echo(explain_files(images, target, out, model, generator, overwrite))
     click.echo(f"picture: {out / 'counterfactuals.png'}")
 
 
@@ -87,7 +95,11 @@ def train(name: str, root: Path, out: Path, epochs: int | None, seed: int, limit
     except ModuleNotFoundError as error:
         raise ImportError(f'training needs {error.name}: pip install "captum_dcf[train]"') from error
 
-    card = run(name, root, out, epochs=epochs, seed=seed, limit=limit)
+    try:
+        card = run(name, root, out, epochs=epochs, seed=seed, limit=limit)
+    except SystemExit as error:
+        # How Lightning ends the process on Ctrl-C.
+        raise KeyboardInterrupt from error
     click.echo(f"{out / name}.safetensors: {card.figures}")
 
 
@@ -104,7 +116,7 @@ def reproduce(data: str, root: Path | None, out: Path, source: int, target: int,
     r"""Make the paper's tables for MNIST again: IM1, distances, oracles, neighbours, beside the published figures."""
     from captum_dcf.benchmark.reproduce import reproduce_mnist
 
-    click.echo(reproduce_mnist(out, root, source, target, images, lambda line: click.echo(line, err=True)))
+    click.echo(reproduce_mnist(out, root, source, target, images, show_progress=True))
 
 
 @main.command()
@@ -117,16 +129,21 @@ def reproduce(data: str, root: Path | None, out: Path, source: int, target: int,
 def benchmark(
     plan: str, out: Path, root: Path | None, images: int | None, confidence: tuple[float, ...], device: str
 ) -> None:
-    r"""Compare methods by measures: PLAN is mnist, mnist-saliency or a TOML file of your own.
+    r"""Compare methods by metrics: PLAN is mnist, mnist-saliency or a TOML file of your own.
 
     For several processes: torchrun --nproc-per-node 4 -m captum_dcf benchmark PLAN --out DIR
     """
     from captum_dcf.benchmark import read_plan, run
     from captum_dcf.benchmark.processes import is_first
 
-    run(read_plan(plan, root, images, confidence, device), out, show_progress=True)
+    run(read_plan(plan, root, images, confidence, device), out, show_progress=is_terminal())
     if is_first():
         click.echo((out / "report.md").read_text(encoding="utf-8"))
+
+
+def is_terminal() -> bool:
+    r"""Whether someone watches: a progress bar in a file is hundreds of lines."""
+    return sys.stderr.isatty()
 
 
 def _complain(message: str) -> None:

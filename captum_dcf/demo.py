@@ -1,149 +1,99 @@
-r"""What the commands ``demo`` and ``explain`` do: search, a table, and a picture."""
+r"""What the command ``demo`` does: the plan of that name, a table of means, and a picture."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import Subset
 
-from captum_dcf import zoo
-from captum_dcf.attr import AdversarialExample, CounterfactualAttribution, DiffeomorphicCounterfactual
-from captum_dcf.data import mnist_sample
-from captum_dcf.data.files import read_images, write_image
-from captum_dcf.generators import Generator, NormalizingFlowGenerator
-from captum_dcf.models.classifier import ConvClassifier, ResidualClassifier
-from captum_dcf.search import Adam, Counterfactual
+from captum_dcf.benchmark import Case, Method, Plan, read_plan
+from captum_dcf.benchmark.case import Explain, Outcome
+from captum_dcf.benchmark.rows import Row, shard_rows
+from captum_dcf.benchmark.tables import Table
+from captum_dcf.data.sources import labels_of
+from captum_dcf.outputs import new_files
+from captum_dcf.search import Counterfactual, Goal
 from captum_dcf.visualization import counterfactual_figure
 
-__all__ = ["Comparison", "compare", "explain_files", "run_demo", "table"]
+__all__ = ["run_demo"]
 
-PIXELS, PAPER, DEFAULT = "in X: Adam 1e-2", "in Z: Adam 0.05 (paper)", "in Z: unit gradient (default)"
-TARGET = 9
 SHOWN = 4
-# The demo is to take less than a minute. Steps in pixels are cheap; with the paper's Adam three digits in ten need more
-# than these, see `captum-dcf reproduce mnist`.
-MAX_STEPS = {PIXELS: 1000, PAPER: 100, DEFAULT: 300}
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    r"""One method's result and its figures, means over the examples.
+def run_demo(out: Path, per_class: int = 100, say: Say = lambda line: None, overwrite: bool = False) -> str:
+    r"""Fours and sevens that become nines, in pixels and latents: writes a table and a picture, returns the table.
 
-    Attributes:
-        result: The result.
-        seconds: Time of the whole batch.
-        l2_latent: ‖g⁻¹(x') - g⁻¹(x)‖, also for counterfactuals found in pixels.
-        log_likelihood: log p(x') in nats.
+    Args:
+        out: Folder for ``table.md`` and ``counterfactuals.png``; made if there is none.
+        per_class: How many of the bundled hundred of each.
+        say: Called with a line when a search begins and when it ends.
+        overwrite: Whether the table and the picture of an earlier call may be replaced.
+
+    Raises:
+        FileExistsError: There is a table or a picture in ``out`` already.
     """
+    with new_files(out, ["table.md", "counterfactuals.png"], overwrite=overwrite) as folder:
+        plan = read_plan("demo")
+        labels = labels_of(plan.images).tolist()
+        classes = sorted(set(labels))
+        chosen = [row for label in classes for row in _places(labels, label)[:per_class]]
+        methods = [replace(method, explain=_telling(method, say)) for method in plan.methods]
+        plan = replace(plan, images=Subset(plan.images, chosen), methods=methods)
+        outcomes: dict[str, list[Counterfactual]] = {method.name: [] for method in plan.methods}
 
-    result: Counterfactual
-    seconds: float
-    l2_latent: float
-    log_likelihood: float
+        def keep(method: Method, numbers: list[int], case: Case) -> None:
+            if isinstance(case.outcome, Counterfactual):
+                outcomes[method.name].append(case.outcome)
 
-    def cells(self) -> list[str]:
-        r"""The figures as a row of the table."""
-        result = self.result
-        return [
-            f"{int(result.reached.sum())}/{len(result)}",
-            f"{result.steps.float().mean():.1f}",
-            f"{result.end_scores.mean():.3f}",
-            f"{result.attributions.flatten(1).norm(dim=1).mean():.2f}",
-            f"{self.l2_latent:.2f}",
-            f"{self.log_likelihood:.0f}",
-            f"{self.seconds:.1f} s",
-        ]
-
-
-def run_demo(out: Path, per_class: int = 100) -> str:
-    r"""Fours and sevens that become nines, in pixels and latents: writes a table and a picture, returns the table."""
-    all_images, all_labels = mnist_sample()
-    chosen = torch.cat([(all_labels == digit).nonzero().squeeze(1)[:per_class] for digit in (4, 7)])
-    images, labels = all_images[chosen], all_labels[chosen]
-    generator, classifier = zoo.load("mnist-glow"), zoo.load("mnist-cnn")
-    compared = compare(classifier, generator, images, TARGET)
-    text = table(compared)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    shown = min(SHOWN, per_class)
-    rows = [*range(shown), *range(per_class, per_class + shown)]
-    results = {name: part.result for name, part in compared.items()}
-    figure = counterfactual_figure(results, rows, [f"{labels[row]} → {TARGET}" for row in rows])
-    figure.savefig(out / "counterfactuals.png", dpi=150)
+        rows = [row for shard, numbers in plan.shards().items() for row in shard_rows(plan, shard, numbers, keep)]
+        text = _table(plan, rows).markdown()
+        (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+        places = [number * per_class + place for number in range(len(classes)) for place in range(per_class)]
+        shown = [place for place in places if place % per_class < SHOWN]
+        results = {name: parts[0] for name, parts in outcomes.items()}
+        titles = [f"{rows[place]['label']} → {rows[place]['target']}" for place in shown]
+        counterfactual_figure(results, shown, titles).savefig(folder / "counterfactuals.png", dpi=150)
     return text
 
 
-def compare(classifier: nn.Module, generator: Generator, images: Tensor, target: int) -> dict[str, Comparison]:
-    r"""The same search in pixels, in latents with the paper's Adam, and in latents with the default step rule."""
-    methods: dict[str, CounterfactualAttribution] = {
-        PIXELS: AdversarialExample(classifier, generator, step_rule=Adam(1e-2)),
-        PAPER: DiffeomorphicCounterfactual(classifier, generator, step_rule=Adam(5e-2), softening=0),
-        DEFAULT: DiffeomorphicCounterfactual(classifier, generator),
-    }
-    return {name: _measure(method, generator, images, target, MAX_STEPS[name]) for name, method in methods.items()}
+def _telling(method: Method, say: Say) -> Explain:
+    """The method, which says when it begins and how long it took."""
+
+    def explain(images: Tensor, goal: Goal) -> Outcome:
+        say(f"searching {len(images)} images {method.name}")
+        started = time.monotonic()
+        outcome = method.explain(images, goal)
+        say(f"took {time.monotonic() - started:.1f} s")
+        return outcome
+
+    return explain
 
 
-def table(compared: dict[str, Comparison]) -> str:
-    r"""The figures of a comparison in Markdown."""
-    header = ["search", "found", "steps", "confidence", "L2 in X", "L2 in Z", "log p(x')", "time"]
-    rows = [header, ["---"] * len(header), *([name, *part.cells()] for name, part in compared.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows)
+def _table(plan: Plan, rows: Sequence[Row]) -> Table:
+    """Means over all examples, whether found or not."""
+    header = ["search", "found", "steps", "confidence", *plan.metrics, "time"]
+    lines = []
+    for method in plan.methods:
+        own = [row for row in rows if row["method"] == method.name]
+        means = {name: fmean(row[name] for row in own) for name in ("steps", "end_score", *plan.metrics)}
+        lines.append(
+            [
+                method.name,
+                f"{sum(row['found'] for row in own)}/{len(own)}",
+                f"{means['steps']:.1f}",
+                f"{means['end_score']:.3f}",
+                *(f"{means[name]:.0f}" if abs(means[name]) >= 100 else f"{means[name]:.2f}" for name in plan.metrics),
+                f"{sum(row['seconds'] for row in own):.1f} s",
+            ]
+        )
+    return Table("", header, lines)
 
 
-def explain_files(paths: Sequence[Path], target: int, out: Path, model: str, generator_name: str) -> str:
-    r"""Counterfactuals of a user's own image files: writes x' of each, a picture and the result; returns a table."""
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        raise ValueError(f"each image needs another file name, since its x' is written under it; received {names}")
-    generator, classifier = zoo.load(generator_name), zoo.load(model)
-    if not isinstance(generator, Generator):
-        raise ValueError(f"{generator_name!r} is no generator; generators of the zoo are {_generators()}")
-    if not isinstance(classifier, (ConvClassifier, ResidualClassifier)):
-        raise ValueError(f"{model!r} is no classifier; one of the zoo is 'mnist-cnn'")
-    image_shape = zoo.read_card(generator_name).arguments["image_shape"]
-    images = read_images(paths, image_shape)
-    result = DiffeomorphicCounterfactual(classifier, generator).counterfactual(images, target)
-    out.mkdir(parents=True, exist_ok=True)
-    result.save(out / "counterfactuals.safetensors")
-    for path, image in zip(paths, result.counterfactuals):
-        write_image(image, out / f"{path.stem}-to-{target}.png")
-    figure = counterfactual_figure(result, range(len(paths)), [path.name for path in paths])
-    figure.savefig(out / "counterfactuals.png", dpi=150)
-    with torch.no_grad():
-        sure, seen = classifier(images).softmax(1).max(1)
-    likely = _likelihoods(generator, images, result.counterfactuals)
-    return "\n".join(
-        f"{path}: seen as {seen[row]} ({sure[row]:.3f}), {status.name} after {result.steps[row]} steps, "
-        f"P({target}) {result.start_scores[row]:.3f} -> {result.end_scores[row]:.3f}{likely[row]}"
-        for row, (path, status) in enumerate(zip(paths, result.statuses()))
-    )
-
-
-@torch.no_grad()
-def _likelihoods(generator: Generator, images: Tensor, counterfactuals: Tensor) -> list[str]:
-    """What a flow says of each image and its counterfactual; other generators have no density."""
-    if not isinstance(generator, NormalizingFlowGenerator):
-        return [""] * len(images)
-    pairs = zip(generator.log_prob(images).tolist(), generator.log_prob(counterfactuals).tolist())
-    return [f", log p {before:.0f} -> {after:.0f}" for before, after in pairs]
-
-
-def _generators() -> list[str]:
-    return [name for name in zoo.names() if isinstance(zoo.load(name), Generator)]
-
-
-def _measure(
-    method: CounterfactualAttribution, generator: Generator, images: Tensor, target: int, max_steps: int
-) -> Comparison:
-    started = time.perf_counter()
-    result = method.counterfactual(images, target, max_steps=max_steps)
-    seconds = time.perf_counter() - started
-    with torch.no_grad():
-        change = generator.encode(result.counterfactuals) - generator.encode(images)
-        log_likelihood = generator.log_prob(result.counterfactuals)
-    return Comparison(result, seconds, float(change.norm(dim=1).mean()), float(log_likelihood.mean()))
+def _places(labels: Sequence[int], label: int) -> list[int]:
+    return [place for place, one in enumerate(labels) if one == label]

@@ -91,28 +91,31 @@ def measure(task: Task, batches: list[int], single: int, repetitions: int) -> di
     runs: dict[str, list[Run]] = {}
     floors: dict[int, list[floor.Floor]] = {}
     answers: dict[int, paper.Answer] = {}
-    result = our_run(task, everything, largest)[1]  # also warms up
+
+    def record(name: str, run: Run) -> None:
+        runs.setdefault(name, []).append(run)
+        say(f"  {name}: {run.seconds:.1f} s")
+
+    say(f"{len(task.images)} images at once and {single} one at a time, {repetitions} times: warming up")
+    result = our_run(task, everything, largest)[1]
     for repetition in range(repetitions):
+        say(f"repetition {repetition + 1} of {repetitions}")
         first = repetition * single % max(1, len(task.images) - single + 1)
         few = range(first, min(first + single, len(task.images)))
         rows_of = {batch: few if batch == 1 else everything for batch in batches}
         published, found = paper_run(task, few, frozen=False)
         answers.update(zip(few, found))
-        timed: dict[str, Run] = {
-            "paper": published,
-            "paper, parameters frozen": paper_run(task, few, frozen=True)[0],
-            "engine, Adam, batch 1, plain decode": our_run(task, few, 1, **adam, generator=Plain(task.generator))[0],
-            "engine, Adam, batch 1": our_run(task, few, 1, **adam)[0],
-            f"engine, Adam, batch {largest}": our_run(task, everything, largest, **adam)[0],
-            f"engine, unit steps, batch {largest}": our_run(task, everything, largest, softening=0.0)[0],
-        }
+        record("paper", published)
+        record("paper, parameters frozen", paper_run(task, few, frozen=True)[0])
+        plain = our_run(task, few, 1, **adam, generator=Plain(task.generator))[0]
+        record("engine, Adam, batch 1, plain decode", plain)
+        record("engine, Adam, batch 1", our_run(task, few, 1, **adam)[0])
+        record(f"engine, Adam, batch {largest}", our_run(task, everything, largest, **adam)[0])
+        record(f"engine, unit steps, batch {largest}", our_run(task, everything, largest, softening=0.0)[0])
         for batch in batches:
-            parts = floor.round_sizes(task, rows_of[batch], batch, MAX_STEPS)
-            timed[f"ours, batch {batch}"] = our_run(task, rows_of[batch], batch)[0]
-            floors.setdefault(batch, []).append(floor.measure(task, rows_of[batch], batch, parts))
-        for name, run in timed.items():
-            runs.setdefault(name, []).append(run)
-        print(f"repetition {repetition + 1} of {repetitions}", flush=True)
+            sizes = floor.round_sizes(task, rows_of[batch], batch, MAX_STEPS)
+            record(f"ours, batch {batch}", our_run(task, rows_of[batch], batch)[0])
+            floors.setdefault(batch, []).append(floor.measure(task, rows_of[batch], batch, sizes))
     return {
         "searches": {name: summary(values) for name, values in runs.items()},
         "ratio": spread([ratio(ours, base) for ours, base in zip(runs[f"ours, batch {largest}"], runs["paper"])]),
@@ -194,6 +197,10 @@ def quality(task: Task, answers: dict[int, paper.Answer], result: Counterfactual
 
 def ratio(fast: Run, slow: Run) -> float:
     return (fast.found / fast.seconds) / (slow.found / slow.seconds) if slow.found else float("nan")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def main() -> None:

@@ -21,13 +21,14 @@ def write_mnist(root: Path, train: int, test: int) -> dict[bool, tuple[Tensor, T
         # Digit k is a bright bar in columns 2k + 4 and 2k + 5: easy to learn.
         columns = torch.arange(28)[None, None, :] // 2 - 2 == labels[:, None, None]
         images = torch.where(columns, 200 + noise // 2, noise)
-        (raw / f"{stem}-images-idx3-ubyte").write_bytes(_idx(images))
-        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(_idx(labels))
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(idx(labels))
         written[is_train] = images, labels
     return written
 
 
-def _idx(values: Tensor) -> bytes:
+def idx(values: Tensor) -> bytes:
+    r"""Unsigned bytes as an idx file."""
     # Magic number: two zeros, 8 for unsigned bytes, the number of dimensions.
     header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
     return header + bytes(values.flatten().tolist())

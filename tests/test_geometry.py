@@ -75,6 +75,36 @@ def test_leading_values_of_a_large_decoder_need_few_products(falling):
     assert (off_manifold_share(left[:, :4].sum(1).expand(2, -1), basis) < 1e-3).all()
 
 
+def test_leading_values_of_a_slowly_falling_spectrum_are_near(falling):
+    # Power iterations separate values that lie close together: without any some are too small by a third, with one by
+    # a hundredth, with two by a thousandth.
+    left = falling[1]
+    values = 8 / (1 + torch.arange(300.0)) ** 0.5
+    right = torch.linalg.qr(torch.randn(300, 300)).Q
+    measured = spectrum(linear(left * values @ right.T), torch.randn(2, 300), rank=4)
+    torch.testing.assert_close(measured, values[:4].expand(2, -1), rtol=4e-3, atol=0)
+    assert (measured <= values[:4] * (1 + 1e-5)).all()
+
+
+class BackwardOnly(torch.autograd.Function):
+    r"""The identity, without forward-mode differentiation."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_only_few_dimensions_need_forward_mode():
+    # Three columns cost as much as twelve rows, so nine rows are cheaper.
+    matrix = torch.randn(9, 3)
+    measured = jacobian(lambda z: linear(matrix)(BackwardOnly.apply(z)), torch.randn(2, 3))
+    torch.testing.assert_close(measured, matrix.expand(2, -1, -1))
+
+
 def test_random_directions_leave_the_global_state_alone(falling):
     state = torch.get_rng_state()
     first, again = (spectrum(linear(falling[0]), torch.zeros(1, 300), rank=3) for _ in range(2))
@@ -128,6 +158,40 @@ def test_local_dimension_by_hand():
     assert local_dimension(values, share=1.0).tolist() == [4, 1]
 
 
+def test_a_share_of_one_counts_the_smallest_direction():
+    values = torch.tensor([[1.0, 1e-6, 0.0]], dtype=torch.float64)
+    assert local_dimension(values, share=1.0).tolist() == [2]
+
+
+def test_local_dimension_of_very_large_and_very_small_values():
+    values = torch.tensor([[3.0, 2.0, 1.0]])
+    expected = local_dimension(values)
+    assert local_dimension(100 * values.half()).tolist() == expected.tolist()
+    for scale in (1e-30, 1e30):
+        assert local_dimension(scale * values).tolist() == expected.tolist()
+    assert local_dimension(torch.zeros(1, 3)).tolist() == [1]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_singular_values_that_are_not_finite_have_no_dimension(value):
+    with pytest.raises(ValueError, match="1 of 2"):
+        local_dimension(torch.tensor([[2.0, 1.0], [value, 1.0]]))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1.0, 1e30])
+def test_off_manifold_share_does_not_depend_on_the_length(scale):
+    basis = torch.eye(4)[:, :2].expand(2, -1, -1)
+    directions = scale * torch.tensor([[3.0, 0.0, 4.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(off_manifold_share(directions, basis), torch.tensor([0.8, 0.0]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_off_manifold_share_of_what_is_not_finite_is_nan(value):
+    directions = torch.tensor([[1.0, 0.0, 0.0, 0.0], [value, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
+    shares = off_manifold_share(directions, torch.eye(4)[:, :2].expand(3, -1, -1))
+    torch.testing.assert_close(shares, torch.tensor([0.0, torch.nan, 1.0]), equal_nan=True)
+
+
 def test_off_manifold_share_is_the_sine_of_the_angle():
     basis = torch.eye(4)[:, :2].expand(3, -1, -1)
     directions = torch.tensor([[2.0, -5.0, 0.0, 0.0], [3.0, 0.0, 4.0, 0.0], [0.0, 0.0, 0.0, 0.0]]).view(3, 1, 2, 2)
@@ -150,6 +214,93 @@ def test_error_of_a_step_by_hand():
     # g(z) = z², f(x) = x at z = 1: the gradient is 2, the step 1 → 1.2 moves x by .44, and λ J² = .4 is predicted.
     error = first_order_error(lambda z: z**2, lambda x: x.squeeze(1), torch.ones(1, 1), 0.1)
     torch.testing.assert_close(error, torch.tensor([0.04]))
+
+
+def all_results(decode, latents):
+    r"""Of all functions of a decoder, with dimensions few enough for forward mode and for reverse mode."""
+    return [
+        jacobian(decode, latents),
+        inverse_metric(decode, latents),
+        spectrum(decode, latents),
+        spectrum(decode, latents, rank=2),
+        tangent_space(decode, latents, 2).abs(),
+        first_order_error(decode, lambda x: x.flatten(1).square().sum(1), latents, 0.1),
+    ]
+
+
+@pytest.mark.parametrize(("dimensions", "pixels"), [(2, 9), (5, 5)])
+def test_results_in_inference_mode_are_the_same(dimensions, pixels):
+    decode = curved(dimensions, pixels)
+    latents = torch.randn(3, dimensions, dtype=torch.float64)
+    expected = all_results(decode, latents)
+    with torch.inference_mode():
+        measured = all_results(decode, latents.clone())
+    for one, other in zip(measured, expected):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("dimensions", "pixels"), [(2, 9), (5, 5)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_near(dimensions, pixels, dtype):
+    matrix = torch.linalg.qr(torch.randn(pixels, dimensions)).Q * torch.linspace(2, 1, dimensions)
+    latents = torch.randn(3, dimensions)
+    for one, other in zip(
+        all_results(linear(matrix.to(dtype)), latents.to(dtype)), all_results(linear(matrix), latents)
+    ):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.float(), other, rtol=0.1, atol=0.1)
+
+
+def test_leading_values_in_half_precision(falling):
+    matrix, _, values = falling
+    measured = spectrum(linear(matrix.bfloat16()), torch.randn(1, 300).bfloat16(), rank=3)
+    torch.testing.assert_close(measured.float(), values[None, :3], rtol=0.05, atol=0)
+
+
+def test_a_decoder_that_writes_into_its_latents_changes_nothing():
+    decode, latents = curved(5, 5), torch.randn(3, 5, dtype=torch.float64)
+    given = latents.clone()
+    for one, other in zip(
+        all_results(lambda z: decode(z.mul_(0.5)), latents), all_results(lambda z: decode(0.5 * z), latents)
+    ):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(latents, given)
+
+
+def test_a_decoder_of_another_type_than_its_latents():
+    matrix = torch.randn(5, 5, dtype=torch.float64)
+    measured = jacobian(lambda z: linear(matrix)(z.double()), torch.randn(2, 5))
+    torch.testing.assert_close(measured, matrix.float().expand(2, -1, -1))
+
+
+@pytest.mark.parametrize(("dimensions", "pixels"), [(2, 9), (5, 5)])
+def test_a_decoder_without_gradient_or_with_one_that_is_not_finite_is_refused(dimensions, pixels):
+    decode, latents = linear(torch.randn(pixels, dimensions)), torch.randn(2, dimensions)
+    for function in (jacobian, inverse_metric, spectrum):
+        with pytest.raises(ValueError, match="differentiable"):
+            function(lambda z: decode(z.detach()), latents)
+    with pytest.raises(ValueError, match="differentiable"):
+        first_order_error(lambda z: decode(z.detach()), lambda x: x.flatten(1).sum(1), latents, 0.1)
+    latents[1] = torch.nan
+    for rank in (None, 1):
+        with pytest.raises(ValueError, match="finite: at 1 of"):
+            spectrum(lambda z: decode(z.square()), latents, rank)
+
+
+def test_numbers_that_are_none_are_refused():
+    decode, latents = linear(torch.randn(4, 3)), torch.zeros(1, 3)
+    for function in (jacobian, inverse_metric, spectrum):
+        for size in (0, -1):
+            with pytest.raises(ValueError, match=f"batch_size.*received {size}"):
+                function(decode, latents, batch_size=size)
+        with pytest.raises(TypeError, match=r"batch_size.*received 2\.0"):
+            function(decode, latents, batch_size=2.0)
+    with pytest.raises(TypeError, match=r"rank.*received 2\.0"):
+        spectrum(decode, latents, rank=2.0)
+    with pytest.raises(TypeError, match=r"dimension.*received '2'"):
+        tangent_space(decode, latents, "2")
+    with pytest.raises(TypeError, match=r"received torch\.int64"):
+        jacobian(decode, torch.zeros(1, 3, dtype=torch.int64))
 
 
 def test_bad_input_is_refused():

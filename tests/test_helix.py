@@ -1,23 +1,32 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from captum_dcf import Adam, DiffeomorphicCounterfactual, Pixels
+from captum_dcf import Adam, DiffeomorphicCounterfactual, Pixels, zoo
 from captum_dcf.data.helix import helix, helix_distance, helix_sample, helix_tangent
+from captum_dcf.data.sources import open_source, read_all
 from captum_dcf.geometry import spectrum, tangent_space
 from captum_dcf.metrics import validity
 from captum_dcf.models.helix import helix_classifier, helix_flow
-from captum_dcf.training import helix as training
-from captum_dcf.training.helix import fit_helix_classifier, fit_helix_flow
+from captum_dcf.training.recipes import RECIPES
+from captum_dcf.zoo.adapters import point_flow_generator
 
 
 def test_tangent_is_the_derivative():
     z = torch.linspace(-6, 6, 25, dtype=torch.float64)
     difference = (helix(z + 1e-6) - helix(z - 1e-6)) / 2e-6
     torch.testing.assert_close(helix_tangent(z), difference / difference.norm(dim=1, keepdim=True))
+
+
+def test_parameters_may_be_a_column():
+    z = torch.linspace(-6, 6, 25)
+    assert torch.equal(helix(z[:, None]), helix(z))
+    assert torch.equal(helix_tangent(z[:, None]), helix_tangent(z))
 
 
 def test_points_of_the_helix_are_at_no_distance():
@@ -66,7 +75,7 @@ def test_other_shapes_are_refused():
 
 
 def test_flow_is_exact_and_has_a_density():
-    generator, x = helix_flow(hidden=16), torch.randn(50, 3)
+    generator, x = point_flow_generator(helix_flow(hidden=16)), torch.randn(50, 3)
     torch.testing.assert_close(generator(x), x, rtol=1e-4, atol=1e-4)
     log_det = torch.stack(
         [torch.autograd.functional.jacobian(generator.encode, p[None]).view(3, 3) for p in x]
@@ -86,42 +95,53 @@ def test_architectures_are_the_paper_s():
     ]
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    return fit_helix_classifier(steps=300, hidden=64, learning_rate=1e-3)
+# Of the trainer, about its folder and its workers.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.fixture(scope="module")
-def generator():
-    return fit_helix_flow(steps=400, batch=200, hidden=32, learning_rate=3e-3)
+def folder(tmp_path_factory):
+    r"""Both models, smaller and trained for a shorter time than by their recipes."""
+    pytest.importorskip("lightning")
+    from captum_dcf.training.run import train
+
+    out = tmp_path_factory.mktemp("helix")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, width, batch_size, epochs, rate in (
+            ("helix-flow", 32, 200, 2, 6e-3),
+            ("helix-classifier", 64, 250, 2, 2e-3),
+        ):
+            smaller = replace(
+                RECIPES[name], arguments={"hidden": width}, batch_size=batch_size, epochs=epochs, learning_rate=rate
+            )
+            patch.setitem(RECIPES, name, smaller)
+            train(name, None, out, limit=30_000)
+    return out
 
 
-def test_fitting_is_repeatable_and_leaves_the_random_state_alone():
-    state = torch.get_rng_state()
-    first, again = (fit_helix_flow(steps=2, batch=10, hidden=4) for _ in range(2))
-    other = fit_helix_flow(steps=2, batch=10, hidden=4, seed=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    x = torch.randn(5, 3)
-    assert torch.equal(first.encode(x), again.encode(x))
-    assert not torch.equal(first.encode(x), other.encode(x))
-    assert not first.training
+@pytest.fixture(scope="module")
+def classifier(folder):
+    return zoo.load("helix-classifier", folder)
 
 
-def test_best_validation_is_kept(monkeypatch):
-    monkeypatch.setattr(training, "_VALIDATE_EVERY", 5)
-    held_out, _ = helix_sample(2000)
-    losses = []
-    for steps in (5, 15, 25, 35):
-        # A learning rate this large makes the loss go up and down.
-        flow = fit_helix_flow(steps=steps, batch=50, hidden=8, learning_rate=0.3)
-        losses.append(-flow.log_prob(held_out).mean().item())
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0]
+@pytest.fixture(scope="module")
+def generator(folder):
+    return zoo.load("helix-flow", folder)
+
+
+def test_the_card_of_the_flow_says_its_likelihood(folder, generator):
+    points, _ = read_all(open_source("helix", None, "test"))
+    card = zoo.read_card("helix-flow", folder)
+    with torch.no_grad():
+        expected = -generator.log_prob(points).mean().item()
+    assert card.figures == {"negative_log_likelihood": pytest.approx(expected, abs=1e-3)}
+    assert generator.data_range is None
+    assert generator.exact
 
 
 def test_classifier_tells_the_sides_apart(classifier):
     points, classes = helix_sample(1000, torch.Generator().manual_seed(7))
-    assert validity(classifier, points, classes).mean() > 0.97
+    assert validity(classifier, points, classes, output="binary_logit").mean() > 0.97
 
 
 def test_leading_singular_vector_is_the_tangent(generator):

@@ -163,7 +163,7 @@ def _loaded(code: str) -> set[str]:
 def test_importing_it_loads_what_captum_attr_loads():
     # One process, since what is loaded by chance on the way differs between two.
     new = _loaded(
-        "import captum.attr, captum.robust\nbefore = set(sys.modules)\nimport captum_dcf\n"
+        "import captum.attr, captum.robust\nbefore = set(sys.modules)\nfrom captum_dcf import *\n"
         "for name in before: del sys.modules[name]\nimport sys"
     )
     assert new - sys.stdlib_module_names - {"__main__"} == {"captum_dcf"}

@@ -8,12 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["parse_target", "select_classes", "select_outputs"]
+from captum_dcf.search.target import ACCEPTED
 
-ACCEPTED = (
-    "an int, a tensor of one integer, a list or 1-D tensor of one integer per example, "
-    "or, for outputs with more dimensions, a tuple of ints or a list of one tuple per example"
-)
+__all__ = ["parse_target"]
 
 
 def parse_target(target: Any, examples: int, device: torch.device) -> Tensor:
@@ -38,29 +35,6 @@ def parse_target(target: Any, examples: int, device: torch.device) -> Tensor:
     return indices
 
 
-def select_classes(output: Tensor, indices: Tensor) -> Tensor:
-    r"""The scores of all classes at the place each target names: (N, C, ...) and (N, K) to (N, C)."""
-    # One logit for two classes comes without a dimension of classes.
-    if indices.shape[1] == 1 and output.ndim == 1:
-        return output
-    _check_dimensions(output, indices)
-    if indices.shape[1] == 1:
-        return output
-    _check_range(indices[:, 1:], output.shape[2:], output)
-    rows = torch.arange(len(output), device=output.device)
-    places = (rows, *indices[:, 1:].unbind(1))
-    return output.movedim(1, -1)[places]
-
-
-def select_outputs(output: Tensor, indices: Tensor) -> Tensor:
-    r"""The value each target names, as Captum selects it: (N, ...) and (N, K) to (N,)."""
-    _check_dimensions(output, indices)
-    _check_range(indices, output.shape[1:], output)
-    rows = torch.arange(len(output), device=output.device)
-    place = (rows, *indices.unbind(1))
-    return output[place]
-
-
 def _from_tensor(target: Tensor, device: torch.device) -> Tensor:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"target must hold integers, received a tensor of {target.dtype}; accepted are {ACCEPTED}")
@@ -82,20 +56,3 @@ def _as_tuple(entry: Any) -> tuple[int, ...]:
     if any(abs(index) >= 2**31 for index in indices):
         raise ValueError(f"target {entry} is out of range for any output")
     return indices
-
-
-def _check_dimensions(output: Tensor, indices: Tensor) -> None:
-    if output.ndim == 1:
-        raise ValueError(f"an output of shape {tuple(output.shape)} is one value per example: leave the target out")
-    if output.ndim != indices.shape[1] + 1:
-        raise ValueError(
-            f"an output of shape {tuple(output.shape)} needs targets of {output.ndim - 1} indices each, "
-            f"received {indices.shape[1]}; accepted are {ACCEPTED}"
-        )
-
-
-def _check_range(indices: Tensor, sizes: torch.Size, output: Tensor) -> None:
-    # Negative ones count from the end, as in Captum. Checked here since a GPU that indexes out of range is lost.
-    limits = torch.tensor(sizes, device=indices.device)
-    if ((indices < -limits) | (indices >= limits)).any():
-        raise ValueError(f"target is out of range for an output of shape {tuple(output.shape)}")

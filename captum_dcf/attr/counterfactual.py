@@ -24,12 +24,13 @@ from captum_dcf.attr._checks import (
     modules_of,
     single_tensor,
 )
-from captum_dcf.attr._target import parse_target, select_classes, select_outputs
+from captum_dcf.attr._target import parse_target
 from captum_dcf.attr._warnings import warn_of_failures, warn_of_range
 from captum_dcf.context import fixed_parameters, ordinary_mode
 from captum_dcf.search import Coordinates, Counterfactual, Goal, Model, Options, Problem, ReachClass, Searcher, run
 from captum_dcf.search.model import OUTPUT_KINDS, OutputKind, Select
 from captum_dcf.search.options import DEFAULT_CONFIDENCE, OptionNames
+from captum_dcf.search.target import select_classes, select_outputs
 from captum_dcf.search.term import Term
 
 if TYPE_CHECKING:
@@ -223,8 +224,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         indices = None if target is None else parse_target(target, len(inputs), inputs.device)
         goal = self.check_goal(_goal(options, indices))
         goal.check_length(len(inputs))
-        select = select_classes if options.goal is None else select_outputs
-        pick = None if indices is None else partial(_picked, select, indices)
+        pick = None if indices is None else _picking(indices, of_classes=options.goal is None)
         arguments = additional if isinstance(additional, tuple) else () if additional is None else (additional,)
         kind = self.output if goal.of_classes else None
         model = Model(self.forward_func, len(inputs), arguments, kind, self.select, self.normalize, pick)
@@ -243,8 +243,11 @@ def _goal(options: Options, indices: Tensor | None) -> Goal:
     return ReachClass(indices[:, 0], DEFAULT_CONFIDENCE if options.confidence is None else options.confidence)
 
 
-def _picked(select: Callable[[Tensor, Tensor], Tensor], indices: Tensor, output: Tensor, rows: Tensor) -> Tensor:
-    return select(output, indices[rows])
+def _picking(indices: Tensor, of_classes: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """From an output and its rows what the targets name: the logits of all classes at a place, or one value."""
+    if of_classes and indices.shape[1] == 1:
+        return None
+    return partial(select_classes if of_classes else select_outputs, indices)
 
 
 def _own_latents(latents: Tensor | None, inputs: Tensor) -> Tensor | None:

@@ -100,7 +100,7 @@ def _check_generator(generator: Any) -> None:
     name = type(generator).__name__
     if type(generator).__module__.split(".")[0] == "normflows":
         raise TypeError(
-            f"generator must be a captum_dcf Generator: wrap the flow, NormalizingFlowGenerator({name}(...))"
+            f"generator must be a captum_dcf Generator, received {name}: wrap it in NormalizingFlowGenerator"
         )
     missing = [part for part in ("encode", "decode") if not hasattr(generator, part)]
     lacks = f", which has no {' and no '.join(missing)}" if missing else ", which does not derive from Generator"

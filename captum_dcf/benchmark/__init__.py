@@ -1,34 +1,35 @@
-r"""Methods × generators × images × measures, as tables: in shards, by any number of processes, resumable."""
+r"""Methods × generators × images × metrics, as tables: in shards, by any number of processes, resumable."""
 
-from .description import bundled, read_plan
-from .plan import Case, Measure, Method, NotApplicable, Plan, SaliencyMap, counterfactual_methods
+from .case import Case, Metric, NotApplicable, SaliencyMap
+from .comparison import Expectation
+from .goals import at_least, at_most, leave, reach, shift
+from .plan import Method, Plan, counterfactual_methods
 from .quantus import quantus_explain
 from .run import run
-from .saliency import (
-    deletion_measure,
-    infidelity_measure,
-    insertion_measure,
-    saliency_method,
-    sensitivity_measure,
-)
+from .saliency import infidelity_metric, saliency_method, sensitivity_metric
 from .summary import summarize
+from .toml import bundled, read_plan
 
 __all__ = [
     "Case",
-    "Measure",
+    "Expectation",
     "Method",
+    "Metric",
     "NotApplicable",
     "Plan",
     "SaliencyMap",
+    "at_least",
+    "at_most",
     "bundled",
     "counterfactual_methods",
-    "deletion_measure",
-    "infidelity_measure",
-    "insertion_measure",
+    "infidelity_metric",
+    "leave",
     "quantus_explain",
+    "reach",
     "read_plan",
     "run",
     "saliency_method",
-    "sensitivity_measure",
+    "sensitivity_metric",
+    "shift",
     "summarize",
 ]

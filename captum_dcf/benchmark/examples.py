@@ -12,6 +12,9 @@ from torch.utils.data import Dataset
 
 __all__ = ["Batch", "read"]
 
+# What a tensor of labels holds.
+LARGEST = 2**63
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,7 +23,7 @@ class Batch:
     Attributes:
         numbers: Their places in the data set.
         inputs: x, (N, ...).
-        labels: Their classes, int64 (N,).
+        labels: Their classes, int64 (N,), or values, float32 (N,).
     """
 
     numbers: list[int]
@@ -42,9 +45,9 @@ def read(images: Dataset[Any], numbers: Iterable[int], device: torch.device) -> 
         pixels what is wrong.
 
     Raises:
-        TypeError: The data set gives something else than floating point images with a class each.
+        TypeError: The data set gives something else than floating point images with a class or a value each.
     """
-    by_shape: dict[torch.Size, list[tuple[int, Tensor, int]]] = {}
+    by_shape: dict[torch.Size, list[tuple[int, Tensor, float]]] = {}
     broken = {}
     for number in numbers:
         # Whatever a data set raises for a damaged file, the other images are to be done.
@@ -61,18 +64,22 @@ def read(images: Dataset[Any], numbers: Iterable[int], device: torch.device) -> 
     return [_batch(examples, device) for examples in by_shape.values()], broken
 
 
-def _checked(example: Any, number: int) -> tuple[Tensor, int]:
+def _checked(example: Any, number: int) -> tuple[Tensor, float]:
     try:
         image, label = example
-        label = int(label)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"a data set must give pairs of an image and its class: example {number} does not") from error
+        raise TypeError(f"a data set must give pairs of an image and its label: example {number} does not") from error
+    label = label.item() if hasattr(label, "item") else label
+    if isinstance(label, bool) or not isinstance(label, (int, float)) or not abs(label) < LARGEST:
+        raise TypeError(
+            f"labels must be classes (int) or finite values (float), received {label!r} for example {number}"
+        )
     if not isinstance(image, Tensor) or not image.is_floating_point():
         received = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"images must be floating point tensors, received {received} for example {number}")
     return image, label
 
 
-def _batch(examples: list[tuple[int, Tensor, int]], device: torch.device) -> Batch:
+def _batch(examples: list[tuple[int, Tensor, float]], device: torch.device) -> Batch:
     numbers, images, labels = zip(*examples)
     return Batch(list(numbers), torch.stack(images).to(device), torch.tensor(labels, device=device))

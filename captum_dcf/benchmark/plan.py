@@ -1,4 +1,4 @@
-r"""What a benchmark consists of: images, methods, measures, and the settings that tell one run from another."""
+r"""What a benchmark consists of: images, a goal, methods, metrics, and the settings that tell one run from another."""
 
 from __future__ import annotations
 
@@ -6,52 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_dcf.attr import CounterfactualAttribution
+from captum_dcf.benchmark.case import Explain, Metric, Outcome
+from captum_dcf.benchmark.comparison import Expectation
+from captum_dcf.benchmark.goals import GoalOf
 from captum_dcf.generators import Generator
-from captum_dcf.search import Counterfactual
+from captum_dcf.search import Goal
 
-__all__ = [
-    "COLUMNS",
-    "Case",
-    "Measure",
-    "Method",
-    "NotApplicable",
-    "Plan",
-    "SaliencyMap",
-    "counterfactual_methods",
-]
+__all__ = ["COLUMNS", "ERROR", "Method", "Plan", "counterfactual_methods"]
 
-# What every row of the table says, before the measures; the last column of all is the error.
-IDENTITY = ("image", "source", "target", "method", "generator", "confidence")
+# What every row of the table says, before the metrics; the last column of all is the error.
+IDENTITY = ("image", "label", "target", "method", "generator", "confidence")
 OUTCOME = ("status", "found", "steps", "start_score", "end_score", "seconds", "memory_mib")
 COLUMNS = (*IDENTITY, *OUTCOME)
 ERROR = "error"
-
-
-class NotApplicable(Exception):
-    r"""A measure asked for what a method does not give: its cell stays empty."""
-
-
-@dataclass(frozen=True)
-class SaliencyMap:
-    r"""What a method gives that says where a model looks, and has no counterfactual.
-
-    Attributes:
-        attributions: Of the inputs' shape.
-        explained: The class whose score they explain, one per example, int64 (N,).
-    """
-
-    attributions: Tensor
-    explained: Tensor
-
-
-Outcome = Counterfactual | SaliencyMap | Tensor
+# What goals are tried on: the label of one example.
+_NO_LABEL = torch.zeros(1, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -60,15 +36,14 @@ class Method:
 
     Attributes:
         name: Its name; with ``generator`` and ``confidence`` it must be unique in a plan.
-        explain: From images (N, ...) and the classes to reach, int64 (N,), to what the method gives: a
-            :class:`~captum_dcf.Counterfactual`, counterfactuals x' as a tensor, or a :class:`SaliencyMap`. For instance
-            ``DiffeomorphicCounterfactual(model, generator).counterfactual``.
+        explain: From images (N, ...) and a goal to what the method gives: a :class:`~captum_dcf.Counterfactual`,
+            counterfactuals x' as a tensor, or a :class:`~captum_dcf.benchmark.SaliencyMap`.
         generator: The name of the generator it searches with, for the table.
         confidence: The confidence Λ it is to reach, for the table.
     """
 
     name: str
-    explain: Callable[[Tensor, Tensor], Outcome]
+    explain: Explain
     generator: str = ""
     confidence: float | None = None
 
@@ -79,89 +54,51 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Case:
-    r"""What a measure is given: some examples, and what one method made of them.
-
-    Attributes:
-        inputs: x, (N, ...).
-        labels: The classes the data set gives them, int64 (N,).
-        targets: The classes to be reached, int64 (N,).
-        outcome: What the method gave.
-        explain: The method itself, for measures that ask it about other images.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    targets: Tensor
-    outcome: Outcome
-    explain: Callable[[Tensor, Tensor], Outcome]
-
-    @property
-    def counterfactuals(self) -> Tensor:
-        r"""x'.
-
-        Raises:
-            NotApplicable: The method gives none.
-        """
-        if isinstance(self.outcome, SaliencyMap):
-            raise NotApplicable("a saliency method has no counterfactuals")
-        return self.outcome.counterfactuals if isinstance(self.outcome, Counterfactual) else self.outcome
-
-    @property
-    def attributions(self) -> Tensor:
-        r"""x' - x, or what the saliency method gave."""
-        return _attributions(self.inputs, self.outcome)
-
-    @property
-    def explained(self) -> Tensor:
-        r"""The classes whose scores the attributions speak of: those to be reached, for x' - x."""
-        return self.outcome.explained if isinstance(self.outcome, SaliencyMap) else self.targets
-
-    def attribute(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        r"""The method's attributions for other images."""
-        return _attributions(inputs, self.explain(inputs, targets))
-
-
-Measure = Callable[[Case], Tensor]
-
-
-@dataclass(frozen=True)
 class Plan:
-    r"""A benchmark: every method on every image, judged by every measure.
+    r"""A benchmark: every method on every image, judged by every metric.
 
     Attributes:
-        images: A map-style dataset of pairs (image, class): floating point tensors, read one shard at a time.
-        model: The explained model, images to logits. Tells whether x' was found where a method gives only x'.
-        target: The class to reach.
+        images: A map-style dataset of pairs (image, label): floating point tensors, read one shard at a time; labels
+            are classes (int) or values (float).
+        model: The explained model. Tells whether x' was found where a method gives only x'.
+        goal: From labels (N,) to what is to be reached: ``reach(9)``, ``leave()``, ``shift(0.5)`` of
+            :mod:`captum_dcf.benchmark.goals`, or ``lambda labels: AtLeast(2 * labels)``.
         methods: The methods.
-        measures: By the name of its column, a function of a :class:`Case` that gives one value per example, (N,).
+        metrics: By the name of its column, a function of a :class:`~captum_dcf.benchmark.Case` that gives one value per
+            example, (N,); with attributes ``better`` and ``of`` as :func:`captum_dcf.metrics.metric` gives them, the
+            report shows its direction, and it may give one number for all examples of a method.
         title: For the report.
+        published: Published figures, to be shown below those measured, by metric and method.
+        expected: Orders of the methods that are expected, to be compared with those measured.
         shard_size: Images that are read, searched and written together.
-        seed: What random measures and methods draw with.
+        seed: What random metrics and methods draw with.
         device: Where the images go: ``"cpu"``, ``"mps"`` or ``"cuda"``; of several GPUs each process takes its own.
         settings: What else tells this run from others, JSON values by name: the weights of a method, the version of the
             data. A folder holds the shards of one setting only.
 
     Raises:
-        TypeError: A method or a measure is not callable.
-        ValueError: Nothing to do, two methods of one name, a measure with the name of another column, a number out of
+        TypeError: A method or a metric is not callable, or ``goal`` gives no goal.
+        ValueError: Nothing to do, two methods of one name, a metric with the name of another column, a number out of
             range.
 
     Examples:
+        >>> from captum_dcf.benchmark import reach
         >>> from captum_dcf.data import mnist_sample
         >>> images = torch.utils.data.TensorDataset(*mnist_sample())
-        >>> darker = Method("darker", lambda images, targets: 0.5 * images)
+        >>> darker = Method("darker", lambda images, goal: 0.5 * images)
         >>> brightness = {"brightness": lambda case: case.counterfactuals.flatten(1).mean(1)}
-        >>> len(Plan(images, torch.nn.Flatten(), 9, [darker], brightness).methods)
+        >>> len(Plan(images, torch.nn.Flatten(), reach(9), [darker], brightness).methods)
         1
     """
 
     images: Dataset[Any]
     model: Callable[..., Tensor]
-    target: int
+    goal: GoalOf
     methods: Sequence[Method]
-    measures: Mapping[str, Measure]
+    metrics: Mapping[str, Metric]
     title: str = "Benchmark"
+    published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    expected: Sequence[Expectation] = ()
     shard_size: int = 32
     seed: int = 0
     device: str = "cpu"
@@ -169,9 +106,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         _check_methods(self.methods)
-        _check_measures(self.measures)
+        _check_metrics(self.metrics)
         _check_count("shard_size", self.shard_size, 1)
-        _check_count("target", self.target, 0)
+        _check_goal(self.goal)
         _check_count("seed", self.seed, 0)
         if not hasattr(self.images, "__len__") or not hasattr(self.images, "__getitem__"):
             raise TypeError(f"images must be a map-style dataset with a length, received {type(self.images).__name__}")
@@ -186,25 +123,40 @@ class Plan:
     @property
     def columns(self) -> list[str]:
         r"""The columns of the table."""
-        return [*COLUMNS, *self.measures, ERROR]
+        return [*COLUMNS, *self.metrics_of("example"), ERROR]
+
+    def metrics_of(self, what: Literal["example", "set"]) -> dict[str, Metric]:
+        r"""The metrics that give a value per example, or one for a set."""
+        return {name: metric for name, metric in self.metrics.items() if getattr(metric, "of", "example") == what}
+
+    def directions(self) -> dict[str, str]:
+        r"""By metric "higher" or "lower", whichever is better, where it says so."""
+        better = {name: getattr(metric, "better", None) for name, metric in self.metrics.items()}
+        return {name: one for name, one in better.items() if one is not None}
 
     def shards(self) -> dict[int, range]:
         r"""The images of each shard, by its number."""
         starts = range(0, self.length, self.shard_size)
         return {number: range(start, min(start + self.shard_size, self.length)) for number, start in enumerate(starts)}
 
+    def keys(self, numbers: range) -> list[tuple[int, str, str, float | None]]:
+        r"""What each row of a shard is recognised by, given the shard's images."""
+        return [(number, *method.key) for method in self.methods for number in numbers]
+
     def described(self) -> dict[str, Any]:
         r"""What a run is recognised by, as JSON holds it."""
         return {
             "title": self.title,
             "images": self.length,
-            "target": self.target,
+            "goal": _goal_as_text(self.goal),
             "methods": [list(method.key) for method in self.methods],
-            "measures": list(self.measures),
+            "metrics": list(self.metrics),
             "shard_size": self.shard_size,
             "seed": self.seed,
             "device": self.device,
             "settings": dict(self.settings),
+            # The number of threads changes how sums are rounded.
+            "threads": torch.get_num_threads() if torch.device(self.device).type == "cpu" else None,
             "versions": {"captum_dcf": version("captum_dcf"), "torch": torch.__version__},
         }
 
@@ -213,17 +165,18 @@ def counterfactual_methods(
     factories: Mapping[str, Callable[..., CounterfactualAttribution]],
     model: Callable[..., Tensor],
     generators: Mapping[str, Generator],
-    confidences: Sequence[float] = (0.99,),
+    confidences: Sequence[float | None] = (0.99,),
     **arguments: Any,
 ) -> list[Method]:
     r"""Every counterfactual method with every generator and confidence.
 
     Args:
         factories: By name, a class such as ``Revise``, or a function, that makes a method from model and generator;
-            ``partial(Revise, distance_weight=0.1)`` to set more.
+            ``partial(Revise, distance_weight=0.1)`` to set more, and for one that searches in pixels
+            ``lambda model, generator: AdversarialExample(model, generator.data_range)``.
         model: The explained model.
         generators: Generators by name.
-        confidences: Λ, each in (0, 1).
+        confidences: Λ, each in (0, 1); ``[None]`` where a value is to be reached.
         arguments: Further arguments of ``counterfactual``, such as ``max_steps``.
 
     Examples:
@@ -237,17 +190,13 @@ def counterfactual_methods(
     methods = []
     for name, factory in factories.items():
         for generator_name, generator in generators.items():
-            attribution = factory(model, generator)
-            for confidence in confidences:
-                explain = partial(attribution.counterfactual, confidence=confidence, **arguments)
-                methods.append(Method(name, explain, generator_name, confidence))
+            explain = partial(_searched, factory(model, generator), arguments)
+            methods += [Method(name, explain, generator_name, confidence) for confidence in confidences]
     return methods
 
 
-def _attributions(inputs: Tensor, outcome: Outcome) -> Tensor:
-    if isinstance(outcome, Tensor):
-        return outcome - inputs
-    return outcome.attributions
+def _searched(method: CounterfactualAttribution, arguments: Mapping[str, Any], images: Tensor, goal: Goal) -> Outcome:
+    return method.counterfactual(images, goal=goal, **arguments)
 
 
 def _check_count(name: str, value: Any, least: int) -> None:
@@ -263,6 +212,10 @@ def _check_methods(methods: Any) -> None:
             raise TypeError(f"methods must be benchmark Methods, received {type(method).__name__}")
         if not callable(method.explain):
             raise TypeError(f"the method {method.name!r} must be callable, received {type(method.explain).__name__}")
+        if not isinstance(method.name, str) or not isinstance(method.generator, str):
+            raise TypeError(f"names of methods and generators must be strings, received {method.key}")
+        if method.confidence is not None and not 0 < method.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, received {method.confidence} for {method.name!r}")
     keys = [method.key for method in methods]
     if not keys:
         raise ValueError("there must be at least one method, received none")
@@ -271,10 +224,26 @@ def _check_methods(methods: Any) -> None:
         raise ValueError(f"methods must differ in name, generator or confidence; there are two of {', '.join(twice)}")
 
 
-def _check_measures(measures: Any) -> None:
-    for name, measure in measures.items():
-        if not callable(measure):
-            raise TypeError(f"the measure {name!r} must be callable, received {type(measure).__name__}")
-    taken = sorted({*COLUMNS, ERROR} & set(measures))
+def _check_metrics(metrics: Any) -> None:
+    for name, metric in metrics.items():
+        if not isinstance(name, str):
+            raise TypeError(f"names of metrics must be strings, received {name!r}")
+        if not callable(metric):
+            raise TypeError(f"the metric {name!r} must be callable, received {type(metric).__name__}")
+    taken = sorted({*COLUMNS, ERROR} & set(metrics))
     if taken:
-        raise ValueError(f"a measure cannot be called {', '.join(taken)}: the table has such a column already")
+        raise ValueError(f"a metric cannot be called {', '.join(taken)}: the table has such a column already")
+
+
+def _check_goal(goal_of: Any) -> None:
+    if not callable(goal_of):
+        raise TypeError(f"goal must be a function of labels, such as reach(9), received {goal_of!r}")
+    goal = goal_of(_NO_LABEL)
+    if not isinstance(goal, Goal):
+        raise TypeError(f"goal must give a captum_dcf Goal, received {type(goal).__name__}")
+
+
+def _goal_as_text(goal_of: GoalOf) -> str:
+    goal = goal_of(_NO_LABEL)
+    # The default text has an address in memory, which is another in the next run.
+    return type(goal).__name__ if type(goal).__repr__ is object.__repr__ else repr(goal)

@@ -13,6 +13,7 @@ from torch import distributed
 
 __all__ = ["Processes", "check_device", "is_first", "local_device", "processes"]
 
+DEVICES = ("cpu", "cuda", "mps")
 # How long one process waits for the slowest: shards of slow methods take their time.
 PATIENCE = timedelta(days=30)
 
@@ -78,6 +79,8 @@ def check_device(device: str) -> None:
         ValueError: There is no such device.
     """
     try:
+        if torch.device(device).type not in DEVICES:
+            raise ValueError(f"device must be cpu, cuda or mps, received {device!r}")
         torch.empty(0, device=device)
     # A build of torch without the device raises an AssertionError.
     except (AssertionError, NotImplementedError, RuntimeError) as error:

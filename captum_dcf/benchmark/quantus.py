@@ -1,4 +1,4 @@
-r"""Counterfactuals in an evaluation by Quantus, as the ``explain_func`` that its measures ask for."""
+r"""Counterfactuals in an evaluation by Quantus, as the ``explain_func`` that its metrics ask for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def quantus_explain(
     r"""A method as ``explain_func`` of Quantus.
 
     One line enters a counterfactual method into an existing evaluation: ``explain_func=quantus_explain(method)`` in the
-    call of a measure. What comes back is x' - x; pass ``abs=True`` to a measure that ranks pixels, since what has to be
+    call of a metric. What comes back is x' - x; pass ``abs=True`` to a metric that ranks pixels, since what has to be
     added speaks as much as what has to go.
 
     Args:
@@ -30,7 +30,7 @@ def quantus_explain(
             ``Saliency`` is one; ``partial(DiffeomorphicCounterfactual, generator=generator)`` is another.
         target: The class that counterfactuals are to reach. By default they are to leave the class that Quantus asks
             about, whichever they come to.
-        arguments: Further arguments of ``attribute``, such as ``confidence``; an ``explain_func_kwargs`` of the measure
+        arguments: Further arguments of ``attribute``, such as ``confidence``; an ``explain_func_kwargs`` of the metric
             overrides them, ``device`` excepted, which says where the images go.
 
     Returns:
@@ -51,7 +51,7 @@ def quantus_explain(
     if not callable(method):
         raise TypeError(f"method must be a class or a function that takes the model, received {type(method).__name__}")
 
-    def explain(model: nn.Module, inputs: Any, targets: Any, device: Any = None, **kwargs: Any) -> np.ndarray:
+    def explain(model: nn.Module, inputs: Any, targets: Any, device: Any = None, **kwargs: Any) -> np.ndarray[Any, Any]:
         weight = next(model.parameters(), torch.empty(0))
         place = device or weight.device
         images = torch.as_tensor(inputs, dtype=weight.dtype, device=place).detach().clone()
@@ -65,6 +65,7 @@ def quantus_explain(
             chosen = {"target": target, **chosen}
         else:
             chosen = {"goal": LeaveClass(classes, chosen.pop("confidence", 0.99)), **chosen}
-        return attribution.attribute(images, **chosen).detach().cpu().numpy()
+        attributions: torch.Tensor = attribution.attribute(images, **chosen)
+        return attributions.detach().cpu().numpy()
 
     return explain

@@ -2,99 +2,91 @@ r"""The tables of a finished run as files: CSV and Parquet to go on with, Markdo
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
-from captum_dcf.benchmark.plan import COLUMNS, ERROR
+from captum_dcf.benchmark.comparison import comparison_tables
+from captum_dcf.benchmark.plan import ERROR, Plan
 from captum_dcf.benchmark.shards import ShardFolder, whole_file, write_whole
-from captum_dcf.benchmark.summary import MethodSummary, Statistics, summarize
+from captum_dcf.benchmark.summary import MethodSummary, Statistics
+from captum_dcf.benchmark.tables import Table, markdown_text, write_csv
 
 __all__ = ["write_report"]
 
 NOTHING = "–"
 ERRORS_SHOWN = 20
+ARROWS = {"higher": " ↑", "lower": " ↓"}
 LEGEND = (
-    "Λ: the confidence asked for. found: images whose counterfactual reaches it, of all images. images/s: of one "
-    "process, searching only. peak MiB: the most memory of the process. Each further column is a measure of "
-    f"captum_dcf.metrics, which says its direction. {NOTHING}: does not apply."
+    "Λ: the confidence asked for. found: images whose counterfactual reaches the goal, of all images; those count that "
+    "reach it from the start. images/s: of one process, searching only. peak MiB: the most memory of the process. Each "
+    f"further column is a metric; ↑: higher is better, ↓: lower is better. {NOTHING}: does not apply."
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    r"""A table of text.
+def write_report(folder: ShardFolder, plan: Plan, summaries: Sequence[MethodSummary]) -> None:
+    r"""Writes ``table.csv``, ``summary.csv``, ``report.md`` and ``report.html``; ``table.parquet`` where pyarrow is.
 
-    Attributes:
-        title: What it shows.
-        header: Names of the columns.
-        rows: The cells.
+    Args:
+        folder: Where the shards are, and the files are to be.
+        plan: What was run.
+        summaries: Of each method.
     """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-
-
-def write_report(folder: ShardFolder, columns: Sequence[str]) -> None:
-    r"""Writes ``table.csv``, ``summary.csv``, ``report.md`` and ``report.html``; ``table.parquet`` where pyarrow is."""
-    measures = [name for name in columns if name not in (*COLUMNS, ERROR)]
-    _write_table(folder, columns)
-    summaries = summarize(folder.rows(), measures)
-    write_whole(folder.path / "summary.csv", _csv([record for one in summaries for record in one.records()]))
-    settings = folder.settings()
-    tables = _tables(summaries, measures)
-    errors = _errors(folder.rows())
-    write_whole(folder.path / "report.md", _markdown(settings, tables, errors))
-    write_whole(folder.path / "report.html", _html(settings, tables, errors))
+    shards = list(plan.shards())
+    with whole_file(folder.path / "table.csv") as file:
+        write_csv(file, plan.columns, folder.rows(shards))
+    _write_parquet(folder, plan, shards)
+    records = [record for one in summaries for record in one.records()]
+    with whole_file(folder.path / "summary.csv") as file:
+        write_csv(file, list(records[0]), records)
+    tables = _tables(summaries, plan)
+    if plan.published or plan.expected:
+        tables += comparison_tables(summaries, plan.published, plan.expected)
+    facts, errors = [_facts(folder.settings()), LEGEND], _errors(folder.rows(shards))
+    write_whole(folder.path / "report.md", _markdown(plan.title, facts, tables, errors))
+    write_whole(folder.path / "report.html", _html(plan.title, facts, tables, errors))
 
 
-def _write_table(folder: ShardFolder, columns: Sequence[str]) -> None:
-    path = folder.path / "table.csv"
-    # Row by row: a table may be longer than memory.
-    with whole_file(path) as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(folder.rows())
-    if find_spec("pyarrow") is not None:
-        from pyarrow import csv as arrow_csv
-        from pyarrow import parquet
+def _write_parquet(folder: ShardFolder, plan: Plan, shards: Sequence[int]) -> None:
+    if find_spec("pyarrow") is None:
+        return
+    import pyarrow
+    from pyarrow import parquet
 
-        unfinished = path.with_suffix(".parquet.tmp")
-        parquet.write_table(arrow_csv.read_csv(path), unfinished)
-        unfinished.replace(path.with_suffix(".parquet"))
-
-
-def _csv(records: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(records[0]))
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    # Of given types: a method may be called "001".
+    integers, texts = ("image", "steps"), ("method", "generator", "status", ERROR)
+    types = {name: pyarrow.float64() for name in plan.columns}
+    types |= {**dict.fromkeys(integers, pyarrow.int64()), **dict.fromkeys(texts, pyarrow.string())}
+    types["found"] = pyarrow.bool_()
+    schema = pyarrow.schema(list(types.items()))
+    path = folder.path / "table.parquet"
+    unfinished = path.with_name(path.name + ".tmp")
+    with parquet.ParquetWriter(unfinished, schema) as writer:
+        for number in shards:
+            writer.write_table(pyarrow.Table.from_pylist(list(folder.rows([number])), schema))
+    unfinished.replace(path)
 
 
-def _tables(summaries: Sequence[MethodSummary], measures: Sequence[str]) -> list[Table]:
-    columns = ["steps", *measures]
+def _tables(summaries: Sequence[MethodSummary], plan: Plan) -> list[Table]:
+    columns = ["steps", *plan.metrics_of("example")]
     # A distance is 0 everywhere where all there is are the originals; a share has its ones somewhere.
     shares = {
         name
-        for name in measures
+        for name in columns[1:]
         if all(one.all[name].is_share for one in summaries if one.all[name].count)
         and any(one.all[name].mean > 0 for one in summaries if one.all[name].count)
     }
     some_failed = any(one.found not in (None, one.total) and one.found for one in summaries)
     tables = [
-        _table("Medians (shares in %) and their 95 % intervals, all images", summaries, columns, shares),
-        _table("Means ± deviations, all images", summaries, columns),
+        _table("Medians (shares in %) and their 95 % intervals, all images", summaries, columns, plan, shares),
+        _table("Means ± deviations, all images", summaries, columns, plan),
     ]
     if some_failed:
         title = "Medians (shares in %) and their 95 % intervals, only images whose counterfactual was found"
-        tables.append(_table(title, [one for one in summaries if one.found], columns, shares, of_found=True))
+        found = [one for one in summaries if one.found]
+        tables.append(_table(title, found, columns, plan, shares, of_found=True))
     return tables
 
 
@@ -102,11 +94,14 @@ def _table(
     title: str,
     summaries: Sequence[MethodSummary],
     columns: Sequence[str],
+    plan: Plan,
     shares: Collection[str] | None = None,
     of_found: bool = False,
 ) -> Table:
     """A row per method; of medians, where the names of the shares are given, else of means."""
-    header = ["method", "generator", "Λ", "found", "images/s", "peak MiB", *columns]
+    directions = plan.directions()
+    of_set = [] if of_found else list(plan.metrics_of("set"))
+    names = [name + ARROWS.get(directions.get(name, ""), "") for name in (*columns, *of_set)]
     rows = []
     for one in summaries:
         values = one.of_found if of_found else one.all
@@ -119,21 +114,31 @@ def _table(
                 _number(one.images_per_second),
                 NOTHING if one.memory_mib is None else f"{one.memory_mib:.0f}",
                 *(_mean(values[name]) if shares is None else _median(values[name], name in shares) for name in columns),
+                *(_number(one.of_set.get(name)) for name in of_set),
             ]
         )
-    return Table(title, header, rows)
+    return Table(title, ["method", "generator", "Λ", "found", "images/s", "peak MiB", *names], rows)
 
 
 def _median(values: Statistics, is_share: bool) -> str:
     if not values.count:
         return NOTHING
     if is_share:
-        return f"{100 * values.mean:.1f} % [{100 * values.mean_low:.1f}, {100 * values.mean_high:.1f}]"
-    return f"{_number(values.median)} [{_number(values.median_low)}, {_number(values.median_high)}]"
+        return f"{100 * values.mean:.1f} %{_interval(values.mean_low, values.mean_high, '{:.1f}', 100)}"
+    return f"{_number(values.median)}{_interval(values.median_low, values.median_high)}"
+
+
+def _interval(low: float, high: float, form: str | None = None, factor: float = 1) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    ends = [form.format(factor * end) if form else _number(end) for end in (low, high)]
+    return f" [{', '.join(ends)}]"
 
 
 def _mean(values: Statistics) -> str:
-    return f"{_number(values.mean)} ± {_number(values.deviation)}" if values.count else NOTHING
+    if not values.count:
+        return NOTHING
+    return _number(values.mean) + ("" if math.isnan(values.deviation) else f" ± {_number(values.deviation)}")
 
 
 def _number(value: float | None) -> str:
@@ -155,28 +160,26 @@ def _errors(rows: Iterable[dict[str, Any]]) -> list[str]:
     return [*lines[:ERRORS_SHOWN], f"and {more} more: see the column {ERROR!r} of table.csv"] if more > 0 else lines
 
 
-def _facts(settings: dict[str, Any]) -> list[str]:
+def _facts(settings: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in settings["versions"].items())
     data = settings["settings"].get("data")
     images = f"{settings['images']} images" + (f" of {data}" if data else "")
-    return [f"{images}, target {settings['target']}, seed {settings['seed']}, {versions}"]
+    goal = settings["settings"].get("goal", settings["goal"])
+    return f"{images}, goal {goal}, seed {settings['seed']}, {versions}"
 
 
-def _markdown(settings: dict[str, Any], tables: Sequence[Table], errors: Sequence[str]) -> str:
-    parts = [f"# {settings['title']}", *_facts(settings), LEGEND]
+def _markdown(title: str, facts: Sequence[str], tables: Sequence[Table], errors: Sequence[str]) -> str:
+    parts = [f"# {markdown_text(title)}", *map(markdown_text, facts)]
     for table in tables:
-        lines = [table.header, ["---"] * len(table.header), *table.rows]
-        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts += [f"## {table.title}", text]
+        parts += [f"## {table.title}", table.markdown()]
     if errors:
-        parts += ["## Errors", "\n".join(f"- {error}" for error in errors)]
+        parts += ["## Errors", "\n".join(f"- {markdown_text(error)}" for error in errors)]
     return "\n\n".join(parts) + "\n"
 
 
-def _html(settings: dict[str, Any], tables: Sequence[Table], errors: Sequence[str]) -> str:
+def _html(title: str, facts: Sequence[str], tables: Sequence[Table], errors: Sequence[str]) -> str:
     from jinja2 import Environment
 
     template = files("captum_dcf.benchmark").joinpath("report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    facts = [*_facts(settings), LEGEND]
-    return page.render(title=settings["title"], facts=facts, tables=tables, errors=errors) + "\n"
+    return page.render(title=title, facts=facts, tables=tables, errors=errors) + "\n"

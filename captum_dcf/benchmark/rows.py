@@ -1,9 +1,9 @@
-r"""The rows of one shard: what every method says about its images, and every measure about that."""
+r"""The rows of one shard: what every method says about its images, and every metric about that."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,21 +14,36 @@ import torch
 from torch import Tensor
 
 from captum_dcf.attr import CounterfactualWarning
-from captum_dcf.attr.kept import random_state_kept
+from captum_dcf.benchmark.case import Case, Metric, NotApplicable, SaliencyMap
 from captum_dcf.benchmark.examples import Batch, read
+from captum_dcf.benchmark.goals import with_confidence
 from captum_dcf.benchmark.memory import peak_mib, reset_peak
-from captum_dcf.benchmark.plan import ERROR, Case, Measure, Method, NotApplicable, Plan, SaliencyMap
+from captum_dcf.benchmark.plan import ERROR, Method, Plan
 from captum_dcf.benchmark.processes import local_device
-from captum_dcf.metrics import validity
-from captum_dcf.search import Counterfactual, Status
+from captum_dcf.context import preserve_random_state
+from captum_dcf.search import Counterfactual, Goal, Status
 
 __all__ = ["Row", "shard_rows"]
 
 Row = dict[str, Any]
+# Called with what a method made of some images, given by their numbers.
+Keep = Callable[[Method, list[int], Case], None]
 
 
-def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
-    r"""The rows of one shard, by method and image."""
+def shard_rows(plan: Plan, shard: int, numbers: range, keep: Keep = lambda method, numbers, case: None) -> list[Row]:
+    r"""The rows of one shard, by method and image.
+
+    Args:
+        plan: What is run.
+        shard: Number of the shard.
+        numbers: Its images.
+        keep: Called with what each method made of the images, once for each batch of them.
+
+    Raises:
+        ValueError: A method or a metric fails on all images of the first shard, or gives another shape than it must.
+        TypeError: The data set gives something else than floating point images with a label each.
+        ImportError: What a method or a metric needs is not installed.
+    """
     device = torch.device(local_device(plan.device))
     batches, broken = read(plan.images, numbers, device)
     rows = []
@@ -36,7 +51,7 @@ def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
         of_method = [_error_row(plan, method, number, None, f"the image {what}") for number, what in broken.items()]
         failures = []
         for batch in batches:
-            for part in _explained(plan, method, batch, plan.seed + shard):
+            for part in _explained(plan, method, batch, plan.seed + shard, keep):
                 if isinstance(part, _Failure):
                     failures.append(part)
                     of_method.append(part.row(plan, method))
@@ -51,18 +66,18 @@ def shard_rows(plan: Plan, shard: int, numbers: range) -> list[Row]:
 
 
 class _WrongShape(ValueError):
-    """What a method or a measure gave is of another shape or kind than it must be: no fault of an image."""
+    """What a method or a metric gave is of another shape or kind than it must be: no fault of an image."""
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """One image that a method or a measure raised an error for."""
+    """One image that a method or a metric raised an error for."""
 
     batch: Batch
     error: Exception
 
     def row(self, plan: Plan, method: Method) -> Row:
-        return _error_row(plan, method, self.batch.numbers[0], int(self.batch.labels[0]), self._reason())
+        return _error_row(plan, method, self.batch.numbers[0], self.batch.labels[0].item(), self._reason())
 
     def text(self, method: Method) -> str:
         return f"the method {method.name!r} cannot do image {self.batch.numbers[0]}: {self._reason()}"
@@ -71,25 +86,28 @@ class _Failure:
         return f"{type(self.error).__name__}: {self.error}"
 
 
-def _explained(plan: Plan, method: Method, batch: Batch, seed: int) -> Iterator[list[Row] | _Failure]:
+def _explained(plan: Plan, method: Method, batch: Batch, seed: int, keep: Keep) -> Iterator[list[Row] | _Failure]:
     """The rows of a batch; if it fails, those of its halves, so that one image cannot take the others with it."""
     try:
-        yield _rows(plan, method, batch, seed)
+        yield _rows(plan, method, batch, seed, keep)
         return
     except (ImportError, _WrongShape):
         raise
-    # Whatever a method or a measure raises for one image, the others are to be done.
+    # Whatever a method or a metric raises for one image, the others are to be done.
     except Exception as error:
         if len(batch.numbers) == 1:
             yield _Failure(batch, error)
             return
     for half in batch.halves():
-        yield from _explained(plan, method, half, seed)
+        yield from _explained(plan, method, half, seed, keep)
 
 
-def _rows(plan: Plan, method: Method, batch: Batch, seed: int) -> list[Row]:
+def _rows(plan: Plan, method: Method, batch: Batch, seed: int, keep: Keep) -> list[Row]:
     device = batch.inputs.device
-    targets = torch.full_like(batch.labels, plan.target)
+
+    def goal_of(labels: Tensor) -> Goal:
+        return with_confidence(plan.goal(labels.clone()), method.confidence)
+
     with _seeded(seed, device), warnings.catch_warnings():
         # The table says it.
         warnings.simplefilter("ignore", CounterfactualWarning)
@@ -98,20 +116,22 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int) -> list[Row]:
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")
         reset_peak(device)
         started = perf_counter()
-        outcome = method.explain(batch.inputs.clone(), targets)
+        outcome = method.explain(batch.inputs.clone(), goal_of(batch.labels))
         _wait_for(device)
         seconds, memory = perf_counter() - started, peak_mib(device)
-        case = Case(batch.inputs, batch.labels, targets, outcome, method.explain)
+        case = Case(batch.inputs, batch.labels, goal_of, outcome, method.explain, plan.model)
         _check_outcome(method.name, case)
         columns = {
-            **_ended(plan, method, case),
+            "target": case.targets(),
+            **_ended(case),
             "seconds": [seconds / len(batch.numbers)] * len(batch.numbers),
             "memory_mib": [memory] * len(batch.numbers),
-            **{name: _measured(name, measure, case) for name, measure in plan.measures.items()},
+            **{name: _measured(name, metric, case) for name, metric in plan.metrics_of("example").items()},
         }
+    keep(method, batch.numbers, case)
     return [
         {
-            **_identity(plan, method, number, label),
+            **_identity(method, number, label),
             **{name: values[place] for name, values in columns.items()},
             ERROR: None,
         }
@@ -119,7 +139,7 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int) -> list[Row]:
     ]
 
 
-def _ended(plan: Plan, method: Method, case: Case) -> dict[str, list[Any]]:
+def _ended(case: Case) -> dict[str, list[Any]]:
     outcome = case.outcome
     nothing = [None] * len(case.inputs)
     columns: dict[str, list[Any]] = dict.fromkeys(("status", "found", "steps", "start_score", "end_score"), nothing)
@@ -130,23 +150,22 @@ def _ended(plan: Plan, method: Method, case: Case) -> dict[str, list[Any]]:
         columns["start_score"] = outcome.start_scores.tolist()
         columns["end_score"] = outcome.end_scores.tolist()
     elif not isinstance(outcome, SaliencyMap):
-        found = validity(plan.model, outcome, case.targets, method.confidence or 0.0)
-        columns["found"] = found.bool().tolist()
+        columns["found"] = case.reached().tolist()
     return columns
 
 
-def _measured(name: str, measure: Measure, case: Case) -> list[float | None]:
+def _measured(name: str, metric: Metric, case: Case) -> list[float | None]:
     try:
-        values = torch.as_tensor(measure(case))
+        values = torch.as_tensor(metric(case.copy()))
     except NotApplicable:
         return [None] * len(case.inputs)
     except ImportError:
         raise
     except Exception as error:
-        raise RuntimeError(f"the measure {name!r}: {type(error).__name__}: {error}") from error
+        raise RuntimeError(f"the metric {name!r}: {type(error).__name__}: {error}") from error
     if values.shape != (len(case.inputs),):
         wanted, received = (len(case.inputs),), tuple(values.shape)
-        raise _WrongShape(f"the measure {name!r} must give one value per example, {wanted}, received {received}")
+        raise _WrongShape(f"the metric {name!r} must give one value per example, {wanted}, received {received}")
     # MPS has no float64.
     return values.detach().cpu().double().tolist()
 
@@ -161,19 +180,19 @@ def _check_outcome(name: str, case: Case) -> None:
         raise _WrongShape(f"the method {name!r} must keep the shape {wanted} of its images, received {received}")
 
 
-def _identity(plan: Plan, method: Method, number: int, label: int | None) -> Row:
+def _identity(method: Method, number: int, label: float | None) -> Row:
     return {
         "image": number,
-        "source": label,
-        "target": plan.target,
+        "label": label,
+        "target": None,
         "method": method.name,
         "generator": method.generator,
         "confidence": method.confidence,
     }
 
 
-def _error_row(plan: Plan, method: Method, number: int, label: int | None, error: str) -> Row:
-    row: Row = {**dict.fromkeys(plan.columns), **_identity(plan, method, number, label)}
+def _error_row(plan: Plan, method: Method, number: int, label: float | None, error: str) -> Row:
+    row: Row = {**dict.fromkeys(plan.columns), **_identity(method, number, label)}
     return {**row, ERROR: " ".join(error.split())}
 
 
@@ -183,7 +202,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     # Captum's GradientShap draws from numpy.
     numpy_state = np.random.get_state()
     try:
-        with random_state_kept(device):
+        with preserve_random_state(device):
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
             yield

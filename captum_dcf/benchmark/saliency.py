@@ -1,4 +1,4 @@
-r"""Captum's saliency methods in a benchmark of counterfactuals, and Captum's measures of both."""
+r"""Captum's saliency methods in a benchmark of counterfactuals, and Captum's metrics of both."""
 
 from __future__ import annotations
 
@@ -19,19 +19,12 @@ from captum.attr import (
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from captum_dcf.attr.kept import random_state_kept
-from captum_dcf.benchmark.plan import Case, Measure, Method, SaliencyMap
-from captum_dcf.metrics import deletion, insertion
+from captum_dcf.benchmark.case import Case, Metric, SaliencyMap
+from captum_dcf.benchmark.plan import Method
+from captum_dcf.context import preserve_random_state
+from captum_dcf.search import Goal
 
-__all__ = [
-    "SALIENCY",
-    "deletion_measure",
-    "infidelity_measure",
-    "insertion_measure",
-    "saliency_arguments",
-    "saliency_method",
-    "sensitivity_measure",
-]
+__all__ = ["SALIENCY", "infidelity_metric", "saliency_arguments", "saliency_method", "sensitivity_metric"]
 
 
 def saliency_method(name: str, model: nn.Module, **arguments: Any) -> Method:
@@ -49,7 +42,7 @@ def saliency_method(name: str, model: nn.Module, **arguments: Any) -> Method:
         raise ValueError(f"saliency methods are {', '.join(SALIENCY)}, received {name!r}")
     attribution = SALIENCY[name](model)
 
-    def explain(images: Tensor, targets: Tensor) -> SaliencyMap:
+    def explain(images: Tensor, goal: Goal) -> SaliencyMap:
         seen = _seen(model, images)
         needed = DEFAULTS.get(name, _nothing)(images)
         # Captum warns unless it is given a leaf that requires gradients.
@@ -66,22 +59,13 @@ def saliency_arguments(name: str, model: nn.Module) -> list[str]:
     return [one for one in inspect.signature(SALIENCY[name](model).attribute).parameters if one not in given]
 
 
-def deletion_measure(model: nn.Module, steps: int = 10) -> Measure:
-    r"""Deletion: how fast the class that the model sees in x vanishes with the pixels of highest attribution."""
-    return lambda case: deletion(model, case.inputs, case.attributions, _seen(model, case.inputs), steps=steps)
-
-
-def insertion_measure(model: nn.Module, steps: int = 10) -> Measure:
-    r"""Insertion: how fast the class that the model sees in x appears with the pixels of highest attribution."""
-    return lambda case: insertion(model, case.inputs, case.attributions, _seen(model, case.inputs), steps=steps)
-
-
-def infidelity_measure(model: nn.Module, noise: float = 0.2, samples: int = 20) -> Measure:
+def infidelity_metric(model: nn.Module, *, noise: float = 0.2, samples: int = 20) -> Metric:
     r"""Captum's infidelity: do the attributions tell how the explained score changes under Gaussian noise?
 
     Normalised twice, so that methods can be compared. The attributions are scaled to fit best, for x' - x has the unit
     of pixels and not that of a score; and what they leave unexplained is divided by all there is to explain, for not
-    all methods explain the same class. In [0, 1] but for rounding; 0 where the attributions tell everything.
+    all methods explain the same class. In [0, 1] but for rounding; lower is better, 0 where the
+    attributions tell everything.
 
     Args:
         model: The explained model.
@@ -93,9 +77,9 @@ def infidelity_measure(model: nn.Module, noise: float = 0.2, samples: int = 20) 
         change = noise * torch.randn_like(inputs)
         return change, inputs - change
 
-    def measure(case: Case) -> Tensor:
+    def compute(case: Case) -> Tensor:
         def unexplained(attributions: Tensor, normalize: bool) -> Tensor:
-            return infidelity(
+            values: Tensor = infidelity(
                 model,
                 perturbed,
                 case.inputs,
@@ -103,43 +87,60 @@ def infidelity_measure(model: nn.Module, noise: float = 0.2, samples: int = 20) 
                 target=case.explained,
                 n_perturb_samples=samples,
                 normalize=normalize,
-            ).detach()
+            )
+            return values.detach()
 
         # The same noise for both.
-        with random_state_kept(case.inputs.device):
+        with preserve_random_state(case.inputs.device):
             by_nothing = unexplained(torch.zeros_like(case.inputs), False)
         return unexplained(case.attributions, True) / by_nothing
 
-    return measure
+    return _LowerIsBetter(compute)
 
 
-def sensitivity_measure(radius: float = 0.02, samples: int = 4) -> Measure:
+def sensitivity_metric(model: nn.Module, *, radius: float = 0.02, samples: int = 4) -> Metric:
     r"""Captum's greatest sensitivity: how much a little noise changes the attributions, relative to their length.
 
-    A saliency method explains the class that the model sees in the noisy image.
+    In [0, ∞); lower is better. A saliency method explains the class that the model sees in the noisy image.
 
     Args:
+        model: The explained model; not asked, since the method asks it.
         radius: Greatest change of a pixel.
         samples: Noisy images per example; each of them is explained anew.
     """
 
-    def measure(case: Case) -> Tensor:
-        # The noisy images of all samples come in one batch, with targets expanded alike. It must be answered with a
-        # tuple: the examples of a tensor would be taken for several inputs.
+    def compute(case: Case) -> Tensor:
+        # The noisy images of all samples come in one batch, with what is called target expanded alike. It must be
+        # answered with a tuple: the examples of a tensor would be taken for several inputs.
         def explain(inputs: Tensor | tuple[Tensor, ...], target: Tensor) -> tuple[Tensor]:
             images = inputs[0] if isinstance(inputs, tuple) else inputs
             return (case.attribute(images.detach(), target).contiguous(),)
 
-        return sensitivity_max(
-            explain, case.inputs, perturb_radius=radius, n_perturb_samples=samples, target=case.targets
+        rows = torch.arange(len(case.inputs), device=case.inputs.device)
+        changes: Tensor = sensitivity_max(
+            explain, case.inputs, perturb_radius=radius, n_perturb_samples=samples, target=rows
         )
+        return changes
 
-    return measure
+    return _LowerIsBetter(compute)
+
+
+class _LowerIsBetter:
+    """A metric of cases that says its direction, as those of captum_dcf.metrics do."""
+
+    better, of = "lower", "example"
+
+    def __init__(self, compute: Callable[[Case], Tensor]) -> None:
+        self.compute = compute
+
+    def __call__(self, case: Case) -> Tensor:
+        return self.compute(case)
 
 
 def _seen(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(images).argmax(1)
+        output: Tensor = model(images)
+    return output.argmax(1)
 
 
 def _guided_grad_cam(model: nn.Module) -> GuidedGradCam:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 __all__ = ["ShardFolder", "whole_file", "write_whole"]
+
+# Of one row: image, method, generator, confidence.
+Key = tuple[Any, ...]
+REMEDY = "Delete it, and the same command makes it again"
 
 
 class ShardFolder:
@@ -26,17 +30,21 @@ class ShardFolder:
         self._settings = self.path / "settings.json"
 
     def check(self, described: Mapping[str, Any]) -> None:
-        r"""Makes sure that this is the folder of a run with these settings, or of none yet.
+        r"""Makes sure that this is the folder of a run with these settings, or of none that has a shard yet.
 
         Raises:
-            ValueError: It is the folder of a run with other settings, or with none left.
+            ValueError: It holds shards of a run with other settings, or with none left.
         """
-        wanted = json.loads(json.dumps(described))
-        if not self._settings.is_file() and any(self._shards.glob("*.jsonl")):
+        if not any(self._shards.glob("*.jsonl")):
+            return
+        if not self._settings.is_file():
             raise ValueError(
                 f"{self.path} holds shards of a run whose {self._settings.name} is gone: choose another folder"
             )
-        found = self.settings() if self._settings.is_file() else wanted
+        self._compare(described)
+
+    def _compare(self, described: Mapping[str, Any]) -> None:
+        found, wanted = self.settings(), json.loads(json.dumps(described))
         if found != wanted:
             raise ValueError(
                 f"{self.path} holds a run with other settings: {'; '.join(_differences(found, wanted))}. "
@@ -44,7 +52,7 @@ class ShardFolder:
             )
 
     def claim(self, described: Mapping[str, Any]) -> None:
-        r"""Makes this the folder of a run.
+        r"""Makes this the folder of a run; one that has no shard yet loses its place.
 
         Raises:
             OSError: Nothing can be written there.
@@ -53,35 +61,77 @@ class ShardFolder:
             self._shards.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _explained(error, self.path) from error
-        if not self._settings.is_file():
+        if not any(self._shards.glob("*.jsonl")):
             write_whole(self._settings, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
     def settings(self) -> dict[str, Any]:
-        r"""The settings of the run in this folder."""
+        r"""The settings of the run in this folder.
+
+        Raises:
+            FileNotFoundError: There is no run.
+            ValueError: The file of the settings is damaged.
+        """
         if not self._settings.is_file():
             raise FileNotFoundError(f"there is no benchmark in {str(self.path)!r}: it has no {self._settings.name}")
-        return json.loads(self._settings.read_text(encoding="utf-8"))
+        try:
+            settings = json.loads(self._settings.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self._settings} is damaged: {error}. Choose another folder") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"{self._settings} is damaged: it holds no JSON object. Choose another folder")
+        return settings
 
-    def missing(self, numbers: Iterable[int]) -> list[int]:
-        r"""The shards that are still to be made."""
-        return [number for number in numbers if not self._file(number).is_file()]
+    def has(self, number: int, keys: Collection[Key]) -> bool:
+        r"""Whether a shard is there.
 
-    def write(self, number: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        Args:
+            number: Its number.
+            keys: The image and the method of each of its rows.
+
+        Raises:
+            ValueError: It is there and damaged.
+        """
+        if not self._file(number).is_file():
+            return False
+        found = [_key(row) for row in self.rows([number])]
+        if sorted(map(str, found)) != sorted(map(str, keys)):
+            raise ValueError(
+                f"{self._file(number)} is damaged: it must have a row for each image and method, {len(keys)} rows, and "
+                f"has {len(found)}, or others. {REMEDY}"
+            )
+        return True
+
+    def write(self, number: int, rows: Iterable[Mapping[str, Any]], described: Mapping[str, Any]) -> None:
         r"""Writes one shard, a JSON object per row.
 
         Raises:
             OSError: It cannot be written; the other shards are intact.
+            ValueError: Meanwhile, a run with other settings has begun in this folder.
         """
+        self._compare(described)
         write_whole(self._file(number), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        r"""The rows of all shards in the order of the images, one shard at a time."""
-        for path in sorted(self._shards.glob("*.jsonl")):
+    def rows(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+        r"""The rows of some shards, one after the other.
+
+        Raises:
+            ValueError: One of the files is damaged.
+        """
+        for path in map(self._file, numbers):
             with path.open(encoding="utf-8") as lines:
-                yield from map(json.loads, lines)
+                try:
+                    yield from map(json.loads, lines)
+                except ValueError as error:
+                    raise ValueError(f"{path} is damaged: {error}. {REMEDY}") from error
 
     def _file(self, number: int) -> Path:
         return self._shards / f"{number:08d}.jsonl"
+
+
+def _key(row: Any) -> Key | None:
+    if not isinstance(row, dict):
+        return None
+    return row.get("image"), row.get("method"), row.get("generator"), row.get("confidence")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -7,11 +7,17 @@ a search in latent space can be checked against them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
-__all__ = ["helix", "helix_distance", "helix_sample", "helix_tangent"]
+__all__ = ["helix", "helix_distance", "helix_sample", "helix_tangent", "open_helix"]
+
+# So many points as the paper draws in 5,000 steps of 500 would be of no more use than these.
+_POINTS = {"train": 50_000, "test": 2_000}
 
 # Each round narrows the bracket to two of its 256 intervals: after three of them it is below the spacing of float32.
 _GRID = 257
@@ -106,6 +112,25 @@ def helix_sample(count: int, generator: torch.Generator | None = None) -> tuple[
         generator = torch.Generator().manual_seed(0)
     z = torch.rand(count, generator=generator) * 8 - 4
     return helix(z), (z > 0).long()
+
+
+def open_helix(root: str | Path | None, split: str | None, image_shape: Sequence[int] | None) -> TensorDataset:
+    r"""The source ``helix``: 50,000 points to train with or 2,000 others to test with, the same each time.
+
+    Args:
+        root: Not used: points are drawn.
+        split: ``"train"`` or ``"test"``.
+        image_shape: (3,) or None.
+
+    Raises:
+        ValueError: Another split or shape.
+    """
+    if split not in _POINTS:
+        raise ValueError(f"split must be one of {sorted(_POINTS)} for the helix, received {split!r}")
+    if image_shape is not None and tuple(image_shape) != (3,):
+        raise ValueError(f"points of the helix have the shape (3,), received image_shape {tuple(image_shape)}")
+    generator = torch.Generator().manual_seed(0 if split == "train" else 1)
+    return TensorDataset(*helix_sample(_POINTS[split], generator))
 
 
 def _as_vector(parameters: Tensor) -> Tensor:

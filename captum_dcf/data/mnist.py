@@ -6,14 +6,19 @@ int64 (N,).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
-__all__ = ["mnist", "mnist_sample"]
+__all__ = ["mnist", "mnist_sample", "open_mnist"]
+
+IMAGE_SHAPE = (1, 28, 28)
 
 
 def mnist_sample(train: bool = False) -> tuple[Tensor, Tensor]:
@@ -36,7 +41,7 @@ def mnist_sample(train: bool = False) -> tuple[Tensor, Tensor]:
     """
     name = "mnist_train_sample.npz" if train else "mnist_test_sample.npz"
     with as_file(files("captum_dcf.data") / name) as path, np.load(path) as archive:
-        return _as_tensors(archive["images"], archive["labels"])
+        return _as_images(torch.from_numpy(archive["images"])), torch.from_numpy(archive["labels"]).long()
 
 
 def mnist(root: str | Path, train: bool = True) -> tuple[Tensor, Tensor]:
@@ -51,18 +56,64 @@ def mnist(root: str | Path, train: bool = True) -> tuple[Tensor, Tensor]:
 
     Raises:
         FileNotFoundError: The folder has no complete MNIST.
+        ValueError: A file is damaged, or holds something else than digits and their labels.
     """
-    from torchvision.datasets import MNIST
+    from torchvision.datasets.mnist import read_image_file, read_label_file
 
+    raw = Path(root) / "MNIST" / "raw"
+    for part in ("train", "t10k"):
+        if not (_images_path(raw, part).is_file() and _labels_path(raw, part).is_file()):
+            raise FileNotFoundError(
+                f"no MNIST in {str(root)!r}: expected the four idx files in {raw}; "
+                f"torchvision.datasets.MNIST({str(root)!r}, download=True) puts them there"
+            )
+    part = "train" if train else "t10k"
+    images = _read(_images_path(raw, part), read_image_file)
+    labels = _read(_labels_path(raw, part), read_label_file)
+    if tuple(images.shape[1:]) != IMAGE_SHAPE[1:]:
+        raise ValueError(f"{_images_path(raw, part)} must hold images of 28×28, received {tuple(images.shape[1:])}")
+    if len(labels) != len(images):
+        raise ValueError(f"{raw} must have one label per image, received {len(labels)} for {len(images)} of {part}")
+    if labels.max() > 9:
+        raise ValueError(f"{_labels_path(raw, part)} must hold labels from 0 to 9, received {int(labels.max())}")
+    return _as_images(images), labels
+
+
+def open_mnist(root: str | Path | None, split: str | None, image_shape: Sequence[int] | None) -> TensorDataset:
+    r"""The source ``mnist``: the whole of it from ``root``, or the bundled samples without one.
+
+    Raises:
+        FileNotFoundError: The folder has no complete MNIST.
+        ValueError: A file is damaged, no split is named, or ``image_shape`` is another than (1, 28, 28).
+    """
+    if split is None:
+        raise ValueError("split must be 'train' or 'test' for MNIST, received None")
+    if image_shape is not None and tuple(image_shape) != IMAGE_SHAPE:
+        raise ValueError(f"images of MNIST have the shape {IMAGE_SHAPE}, received image_shape {tuple(image_shape)}")
+    train = split == "train"
+    return TensorDataset(*(mnist_sample(train) if root is None else mnist(root, train)))
+
+
+def _images_path(raw: Path, part: str) -> Path:
+    return raw / f"{part}-images-idx3-ubyte"
+
+
+def _labels_path(raw: Path, part: str) -> Path:
+    return raw / f"{part}-labels-idx1-ubyte"
+
+
+def _read(path: Path, reader: Callable[[str], Any]) -> Tensor:
+    # torchvision's readers raise whatever a damaged file leads them to, bare assertions among it.
     try:
-        digits = MNIST(str(root), train=train, download=False)
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            f"no MNIST in {str(root)!r}: expected the four idx files in {Path(root) / 'MNIST' / 'raw'}; "
-            f"torchvision.datasets.MNIST({str(root)!r}, download=True) puts them there"
+        values: Tensor = reader(str(path))
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or no idx file ({path.stat().st_size} bytes): {type(error).__name__} {error}".rstrip()
         ) from error
-    return _as_tensors(digits.data.numpy(), digits.targets.numpy())
+    return values
 
 
-def _as_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(images).float().div(255).unsqueeze(1), torch.from_numpy(labels).long()
+def _as_images(pixels: Tensor) -> Tensor:
+    return pixels.float().div(255).unsqueeze(1)

@@ -104,7 +104,7 @@ class LayerStack(threading.local):
     @contextmanager
     def entered(self, levels: list[list[ConstantLayer]]) -> Iterator[None]:
         r"""A context with these layers."""
-        # Held by name: the context may be left in another thread, such as that of the garbage collector.
+        # Not self._open at the end: the context may be left in another thread, such as the garbage collector's.
         contexts, own = self._open, object()
         contexts[own] = levels
         try:
@@ -143,6 +143,7 @@ class _Convolution(ConstantLayer):
     def inverse(self, y: Tensor) -> Tensor:
         return F.conv2d(y, self.inverse_matrix[:, :, None, None], self.inverse_shift)
 
+    @torch.no_grad()
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         return self.inverse(y), F.conv2d(gradient, self.matrix.T[:, :, None, None])
 
@@ -168,7 +169,7 @@ class _Coupling(ConstantLayer):
 
     def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         # The kept half is the same in z and y, so one pass through the network serves the inverse and the gradient.
-        kept, moved = self._split(y.detach())
+        kept, moved = self._split(y)
         kept_gradient, moved_gradient = self._split(gradient)
         with torch.enable_grad():
             kept.requires_grad_()

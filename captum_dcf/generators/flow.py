@@ -125,7 +125,7 @@ class NormalizingFlowGenerator(Generator):
         r"""√(sum of the variances of the base distribution): √D for a standard normal.
 
         Raises:
-            ValueError: No coordinate is free, or the scales of the base distribution are no numbers to reckon with.
+            ValueError: No coordinate is free, or the scales of the base distribution overflow or vanish.
         """
         length = super().typical_length(z)
         scales = [base.log_scale for base in self._bases() if hasattr(base, "log_scale")]

@@ -1,29 +1,59 @@
-r"""Checks and small conversions that the measures share."""
+r"""Checks and conversions of the data that metrics are given."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["ForwardFunc", "check_same_shape", "class_indices", "class_probabilities", "run_model"]
-
-ForwardFunc = Callable[..., Tensor]
+__all__ = ["check_images", "check_same_shape", "class_indices", "in_common_dtype", "result_dtype"]
 
 
-def check_same_shape(inputs: Tensor, counterfactuals: Tensor) -> None:
-    r"""Raises a ValueError with both shapes unless they are the same, and a TypeError unless both are of floats."""
-    if inputs.shape != counterfactuals.shape:
-        raise ValueError(
-            "inputs and counterfactuals must have the same shape, "
-            f"received {tuple(inputs.shape)} and {tuple(counterfactuals.shape)}"
-        )
-    if not (inputs.is_floating_point() and counterfactuals.is_floating_point()):
-        # Differences of unsigned integers wrap around.
-        raise TypeError(f"images must be of floats, received {inputs.dtype} and {counterfactuals.dtype}")
+def check_images(**images: Any) -> None:
+    r"""Refuses what is no batch of images, or of features of them, in floating point.
+
+    Args:
+        images: Tensors (N, ...), by the names that errors call them.
+
+    Raises:
+        TypeError: One is not a tensor, or its values are not floating point.
+        ValueError: One has no batch dimension.
+    """
+    for name, value in images.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, received {type(value).__name__}")
+        if not value.is_floating_point():
+            # Differences of unsigned integers wrap around.
+            raise TypeError(f"{name} must be floating point, received {value.dtype}")
+        if value.dim() < 2:
+            raise ValueError(f"{name} must have a batch dimension, as in (N, C, H, W), received {tuple(value.shape)}")
+
+
+def check_same_shape(**images: Tensor) -> None:
+    r"""Refuses what :func:`check_images` refuses, and a ValueError with all shapes unless they are the same."""
+    check_images(**images)
+    shapes = [tuple(value.shape) for value in images.values()]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"{' and '.join(images)} must have the same shape, received {' and '.join(map(str, shapes))}")
+
+
+def result_dtype(*images: Tensor) -> torch.dtype:
+    r"""The dtype in which metrics reckon and answer: that of the images, of several the wider, at least float32.
+
+    In half precision the sum over a larger image is infinite.
+    """
+    dtype = torch.float32
+    for value in images:
+        dtype = torch.promote_types(dtype, value.dtype)
+    return dtype
+
+
+def in_common_dtype(*images: Tensor) -> list[Tensor]:
+    r"""The same values in the dtype of :func:`result_dtype`."""
+    dtype = result_dtype(*images)
+    return [value.to(dtype) for value in images]
 
 
 def class_indices(target: int | Tensor, images: Tensor, name: str = "target") -> Tensor:
@@ -45,31 +75,3 @@ def class_indices(target: int | Tensor, images: Tensor, name: str = "target") ->
     if (indices < 0).any():
         raise ValueError(f"{name} must be class indices of at least 0, received {target!r}")
     return indices
-
-
-def run_model(forward_func: ForwardFunc, inputs: Tensor, additional_forward_args: Any = None) -> Tensor:
-    r"""Calls a model with further arguments given Captum's way: None, one argument, or a tuple of them."""
-    if additional_forward_args is None:
-        return forward_func(inputs)
-    if not isinstance(additional_forward_args, tuple):
-        additional_forward_args = (additional_forward_args,)
-    return forward_func(inputs, *additional_forward_args)
-
-
-def class_probabilities(output: Tensor, target: Tensor) -> Tensor:
-    r"""Probabilities (N, C) from logits (N, C), or (N, 2) from the one logit (N,) or (N, 1) of a binary model.
-
-    Raises:
-        ValueError: The output has another shape, or no class ``target``.
-    """
-    if output.dim() > 2 or output.shape[:1] != target.shape:
-        raise ValueError(
-            f"a model must give logits (N, C), or one logit (N,) or (N, 1), for N = {len(target)} images, "
-            f"received {tuple(output.shape)}"
-        )
-    if output.dim() == 1 or output.shape[1] == 1:
-        logit = output.reshape(-1, 1)
-        output = torch.cat((torch.zeros_like(logit), logit), dim=1)
-    if (target >= output.shape[1]).any():
-        raise ValueError(f"the model has the classes 0 to {output.shape[1] - 1}, received class {int(target.max())}")
-    return output.softmax(1)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
-from captum_dcf.metrics._arguments import check_same_shape
+from captum_dcf.metrics._arguments import check_same_shape, in_common_dtype, result_dtype
+from captum_dcf.metrics._judges import check_judge
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["l1", "l2_input", "l2_latent", "sparsity", "ssim"]
 
@@ -14,6 +16,7 @@ _SSIM_WINDOW = 11
 _SSIM_DEVIATION = 1.5
 
 
+@metric(better="lower")
 def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Sum of absolute changes, :math:`\| x' - x \|_1`.
 
@@ -33,10 +36,10 @@ def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
         >>> l1(torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2))
         tensor([4., 4.])
     """
-    check_same_shape(inputs, counterfactuals)
-    return (counterfactuals - inputs).flatten(1).abs().sum(1)
+    return _change(inputs, counterfactuals).abs().sum(1)
 
 
+@metric(better="lower")
 def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Euclidean distance in input space, :math:`\| x' - x \|_2`.
 
@@ -57,10 +60,10 @@ def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
         >>> l2_input(torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2))
         tensor([2., 2.])
     """
-    check_same_shape(inputs, counterfactuals)
-    return torch.linalg.vector_norm((counterfactuals - inputs).flatten(1), dim=1)
+    return _lengths(_change(inputs, counterfactuals))
 
 
+@metric(better="lower")
 @torch.no_grad()
 def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Euclidean distance of the latents, :math:`\| g^{-1}(x') - g^{-1}(x) \|_2`.
@@ -68,8 +71,13 @@ def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> 
     Range [0, ∞), in units of the latent space; lower is closer. Both images are encoded, so that it also judges
     counterfactuals which were not found with ``generator`` (Dombrowski et al., 2024, https://arxiv.org/abs/2206.05075).
 
+    It is not how far a search moved: that is ``(result.end_latents - result.start_latents).norm(dim=1)``. A search
+    clamps the image that it decodes to ``data_range``, and the clamped image has other latents. For fours of MNIST that
+    became nines by ``mnist-glow`` the search moved by 2.9 on average, and this distance is 6.1; without the clamp it is
+    2.9 too.
+
     Args:
-        generator: Gives the latents.
+        generator: Gives the latents; in evaluation mode.
         inputs: Images x (N, C, H, W).
         counterfactuals: Images x' of the same shape.
 
@@ -79,14 +87,21 @@ def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> 
     Raises:
         ValueError: The shapes differ.
     """
-    check_same_shape(inputs, counterfactuals)
-    return torch.linalg.vector_norm(generator.encode(counterfactuals) - generator.encode(inputs), dim=1)
+    check_same_shape(inputs=inputs, counterfactuals=counterfactuals)
+    if len(inputs) == 0:
+        return inputs.new_zeros(0, dtype=result_dtype(inputs))
+    check_judge(generator)
+    # Copies, since an encoder may write into its input.
+    latents = [generator.encode(images.clone()) for images in (inputs, counterfactuals)]
+    start, end = in_common_dtype(*latents)
+    return _lengths(end - start)
 
 
-def sparsity(inputs: Tensor, counterfactuals: Tensor, tolerance: float = 0.5 / 255) -> Tensor:
+@metric(better="higher")
+def sparsity(inputs: Tensor, counterfactuals: Tensor, *, tolerance: float = 0.5 / 255) -> Tensor:
     r"""Share of pixels left alone: no channel of them changes by more than ``tolerance``.
 
-    Range [0, 1]; higher is sparser, 1 where nothing changed.
+    Range [0, 1]; higher is sparser, 1 where nothing changed. NaN where a pixel is.
 
     Args:
         inputs: Images x (N, C, ...), or features (N, F), which then are the pixels.
@@ -105,14 +120,15 @@ def sparsity(inputs: Tensor, counterfactuals: Tensor, tolerance: float = 0.5 / 2
         >>> sparsity(torch.zeros(1, 1, 2, 2), changed)
         tensor([0.7500])
     """
-    check_same_shape(inputs, counterfactuals)
-    change = (counterfactuals - inputs).abs()
-    if change.dim() > 2:
+    change = _change(inputs, counterfactuals, start_dim=2).abs()
+    if inputs.dim() > 2:
         change = change.amax(1)
-    return (change <= tolerance).flatten(1).to(inputs.dtype).mean(1)
+    shares = (change <= tolerance).to(change.dtype).mean(1)
+    return shares.masked_fill(change.isnan().any(1), torch.nan)
 
 
-def ssim(inputs: Tensor, counterfactuals: Tensor, data_range: float = 1.0) -> Tensor:
+@metric(better="higher")
+def ssim(inputs: Tensor, counterfactuals: Tensor, *, data_range: float = 1.0) -> Tensor:
     r"""Structural similarity, averaged over all windows that lie within the image and over channels.
 
     .. math:: \frac{(2 \mu_x \mu_{x'} + c_1)(2 \sigma_{x x'} + c_2)}
@@ -133,20 +149,36 @@ def ssim(inputs: Tensor, counterfactuals: Tensor, data_range: float = 1.0) -> Te
     Raises:
         ValueError: The shapes differ, are not (N, C, H, W), or the images are smaller than the window.
     """
-    check_same_shape(inputs, counterfactuals)
+    check_same_shape(inputs=inputs, counterfactuals=counterfactuals)
     if inputs.dim() != 4 or min(inputs.shape[2:]) < _SSIM_WINDOW:
         raise ValueError(
             f"SSIM needs images (N, C, H, W) of at least {_SSIM_WINDOW} × {_SSIM_WINDOW} pixels, "
             f"received {tuple(inputs.shape)}"
         )
-    x, y = inputs.flatten(0, 1)[:, None], counterfactuals.flatten(0, 1)[:, None]
+    x, y = (images.flatten(0, 1)[:, None] for images in in_common_dtype(inputs, counterfactuals))
+    # Variances are small differences of squares, which lose all digits where the pixels are far from 0.
+    center = x.mean((2, 3), keepdim=True)
+    x, y = x - center, y - center
     mean_x, mean_y = _windowed_mean(x), _windowed_mean(y)
     variance_x, variance_y = _windowed_mean(x * x) - mean_x**2, _windowed_mean(y * y) - mean_y**2
     covariance = _windowed_mean(x * y) - mean_x * mean_y
+    mean_x, mean_y = mean_x + center, mean_y + center
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).unflatten(0, inputs.shape[:2]).flatten(1).mean(1)
+    similarity = luminance * structure
+    return similarity.reshape(len(inputs), -1).mean(1) if len(inputs) else similarity.new_zeros(0)
+
+
+def _change(inputs: Tensor, counterfactuals: Tensor, start_dim: int = 1) -> Tensor:
+    check_same_shape(inputs=inputs, counterfactuals=counterfactuals)
+    start, end = in_common_dtype(inputs, counterfactuals)
+    return (end - start).flatten(min(start_dim, inputs.dim() - 1))
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+    return lengths
 
 
 def _windowed_mean(images: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_dcf.generators.base import Generator
-from captum_dcf.metrics._arguments import check_same_shape, class_indices
+from captum_dcf.metrics._arguments import check_images, check_same_shape, class_indices, in_common_dtype, result_dtype
+from captum_dcf.metrics._judges import ask
+from captum_dcf.metrics.registry import metric
 
 __all__ = ["Autoencoder", "ClassAutoencoders", "im1", "im2", "reconstruction_share"]
 
@@ -19,8 +20,9 @@ ClassAutoencoders = Mapping[int, Autoencoder] | Sequence[Autoencoder] | nn.Modul
 _EPSILON = 1e-8
 
 
+@metric(better="lower")
 @torch.no_grad()
-def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, autoencoders: ClassAutoencoders) -> Tensor:
+def im1(autoencoders: ClassAutoencoders, counterfactuals: Tensor, target: int | Tensor, source: int | Tensor) -> Tensor:
     r"""IM1: how much better the autoencoder of the target class reconstructs x' than that of the source class.
 
     .. math:: \frac{\| x' - \mathrm{AE}_t(x') \|_2}{\| x' - \mathrm{AE}_{c_0}(x') \|_2 + \epsilon}
@@ -30,11 +32,11 @@ def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, aut
     (2021, https://arxiv.org/abs/1907.02584), who introduced it, square them.
 
     Args:
+        autoencoders: For each class a callable that gives reconstructions of images, as a mapping from class to
+            autoencoder (of a ``ModuleDict``, whose keys are strings: "4") or as a sequence.
         counterfactuals: Images x' (N, C, H, W).
         target: Class t that was to be reached: an int, or an integer tensor (N,).
         source: Class c₀ of the input, in the same forms.
-        autoencoders: For each class a callable that gives reconstructions of images, as a mapping from class to
-            autoencoder (of a ``ModuleDict``, whose keys are strings: "4") or as a sequence.
 
     Returns:
         Quotients (N,).
@@ -42,6 +44,7 @@ def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, aut
     Raises:
         ValueError: A class has no autoencoder, or a shape does not fit.
     """
+    check_images(counterfactuals=counterfactuals)
     targets = class_indices(target, counterfactuals)
     sources = class_indices(source, counterfactuals, "source")
     to_target = _error(counterfactuals, _by_class(counterfactuals, targets, autoencoders))
@@ -49,9 +52,10 @@ def im1(counterfactuals: Tensor, target: int | Tensor, source: int | Tensor, aut
     return to_target / (to_source + _EPSILON)
 
 
+@metric(better="lower")
 @torch.no_grad()
 def im2(
-    counterfactuals: Tensor, target: int | Tensor, autoencoders: ClassAutoencoders, autoencoder: Autoencoder
+    autoencoders: ClassAutoencoders, autoencoder: Autoencoder, counterfactuals: Tensor, target: int | Tensor
 ) -> Tensor:
     r"""IM2: how far the autoencoders of the target class and of all classes disagree about x'.
 
@@ -61,10 +65,10 @@ def im2(
     :func:`im1` (Van Looveren and Klaise, 2021, https://arxiv.org/abs/1907.02584).
 
     Args:
-        counterfactuals: Images x' (N, C, H, W).
-        target: Class t that was to be reached: an int, or an integer tensor (N,).
         autoencoders: For each class an autoencoder, as in :func:`im1`.
         autoencoder: One that was trained on all classes.
+        counterfactuals: Images x' (N, C, H, W).
+        target: Class t that was to be reached: an int, or an integer tensor (N,).
 
     Returns:
         Quotients (N,).
@@ -72,24 +76,29 @@ def im2(
     Raises:
         ValueError: A class has no autoencoder, or a shape does not fit.
     """
+    check_images(counterfactuals=counterfactuals)
     targets = class_indices(target, counterfactuals)
-    disagreement = _error(autoencoder(counterfactuals), _by_class(counterfactuals, targets, autoencoders))
-    return disagreement / (counterfactuals.flatten(1).abs().sum(1) + _EPSILON)
+    reconstructions = _by_class(counterfactuals, targets, autoencoders)
+    # No image has nothing to ask about.
+    disagreement = _error(ask(autoencoder, counterfactuals) if len(targets) else reconstructions, reconstructions)
+    return disagreement / (counterfactuals.to(result_dtype(counterfactuals)).flatten(1).abs().sum(1) + _EPSILON)
 
 
+@metric(better="lower")
 @torch.no_grad()
-def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+def reconstruction_share(inputs: Tensor, counterfactuals: Tensor, reconstructions: Tensor) -> Tensor:
     r"""How much of x' - x is the generator's reconstruction error, not the change of latents.
 
     .. math:: \frac{\| \tilde x - x \|_2}{\| \tilde x - x \|_2 + \| x' - \tilde x \|_2}, \quad \tilde x = g(e(x))
 
     Range [0, 1], no unit; lower is better: 0 for an exact generator, 1 where x' is nothing but the reconstruction. 0
-    where both distances are 0.
+    where both distances are 0, NaN where one of them is not finite.
 
     Args:
-        generator: The generator the search moved in.
         inputs: Images x (N, C, H, W).
         counterfactuals: Images x' of the same shape.
+        reconstructions: What the generator of the search makes of x, of the same shape, such as
+            ``result.reconstructions``.
 
     Returns:
         Shares (N,).
@@ -97,12 +106,11 @@ def reconstruction_share(generator: Generator, inputs: Tensor, counterfactuals: 
     Raises:
         ValueError: The shapes differ.
     """
-    check_same_shape(inputs, counterfactuals)
-    with generator.constant():
-        reconstructions = generator(inputs)
+    check_same_shape(inputs=inputs, counterfactuals=counterfactuals, reconstructions=reconstructions)
     error = _error(reconstructions, inputs)
     total = error + _error(counterfactuals, reconstructions)
-    return torch.where(total > 0, error / total, torch.zeros_like(total))
+    share = (error / total).masked_fill(total == 0, 0.0)
+    return share.masked_fill(~total.isfinite(), torch.nan)
 
 
 def _error(images: Tensor, others: Tensor) -> Tensor:
@@ -111,20 +119,22 @@ def _error(images: Tensor, others: Tensor) -> Tensor:
             "an autoencoder must keep the shape of its images, "
             f"received {tuple(images.shape)} and {tuple(others.shape)}"
         )
-    return torch.linalg.vector_norm((images - others).flatten(1), dim=1)
+    first, second = in_common_dtype(images, others)
+    lengths: Tensor = torch.linalg.vector_norm((first - second).flatten(1), dim=1)
+    return lengths
 
 
 def _by_class(images: Tensor, classes: Tensor, autoencoders: ClassAutoencoders) -> Tensor:
-    reconstructions = torch.empty_like(images)
-    for label in classes.unique().tolist():
+    reconstructions = torch.empty_like(images, dtype=result_dtype(images))
+    for label in sorted(set(classes.tolist())):
         chosen = classes == label
-        reconstruction = _autoencoder_of(label, autoencoders)(images[chosen])
+        reconstruction = ask(_autoencoder_of(label, autoencoders), images[chosen])
         if reconstruction.shape != images[chosen].shape:
             raise ValueError(
                 f"the autoencoder of class {label} changes the shape of its images from {tuple(images[chosen].shape)} "
                 f"to {tuple(reconstruction.shape)}"
             )
-        reconstructions[chosen] = reconstruction
+        reconstructions[chosen] = reconstruction.to(reconstructions.dtype)
     return reconstructions
 
 

@@ -49,4 +49,5 @@ class ConvAutoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to their reconstructions."""
-        return self.decoder(self.encoder(x))
+        reconstructions: Tensor = self.decoder(self.encoder(x))
+        return reconstructions

@@ -52,7 +52,8 @@ class ConvClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to logits (N, ``num_classes``)."""
-        return self.head(self.features(x))
+        logits: Tensor = self.head(self.features(x))
+        return logits
 
 
 class ResidualClassifier(nn.Module):
@@ -86,7 +87,8 @@ class ResidualClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to logits (N, ``num_classes``)."""
-        return self.net(x)
+        logits: Tensor = self.net(x)
+        return logits
 
 
 class _ResidualBlock(nn.Module):
@@ -103,4 +105,5 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.branch(x)
+        out: Tensor = self.shortcut(x) + self.branch(x)
+        return out

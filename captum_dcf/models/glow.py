@@ -23,7 +23,7 @@ from torch import Tensor, nn
 __all__ = ["CouplingNetwork", "InvertibleConv", "PixelLogit", "glow"]
 
 
-class PixelLogit(nf.flows.Flow):
+class PixelLogit(nf.flows.Flow):  # type: ignore[misc, unused-ignore]
     r"""Maps latent values to pixels in [0, 1]: the inverse of dequantising, then taking the logit.
 
     ``inverse`` moves a pixel of ``bins`` grey levels to the middle of its bin in (0, 1), shrinks that by
@@ -82,7 +82,7 @@ class CouplingNetwork(nn.Module):
         return torch.stack((shift, log_scale), dim=2).flatten(1, 2)
 
 
-class InvertibleConv(nf.flows.Invertible1x1Conv):
+class InvertibleConv(nf.flows.Invertible1x1Conv):  # type: ignore[misc, unused-ignore]
     r"""normflows' 1×1 convolution in LU form, begun with ``torch.linalg.lu`` (its own calls a deprecated function)."""
 
     def __init__(self, num_channels: int) -> None:

@@ -6,15 +6,13 @@ import normflows as nf
 import torch
 from torch import nn
 
-from captum_dcf.generators.flow import NormalizingFlowGenerator
-
 __all__ = ["helix_classifier", "helix_flow"]
 
 # Per coupling: 1 for the coordinates that pass unchanged and steer the others.
 _MASKS = ((0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0)) * 2
 
 
-def helix_flow(hidden: int = 256) -> NormalizingFlowGenerator:
+def helix_flow(hidden: int = 256) -> nf.NormalizingFlow:
     r"""RealNVP in three dimensions with twelve couplings and a standard normal base; points (N, 3) stand for images.
 
     Scale and shift networks have the widths 3-``hidden``-``hidden``-3 and LeakyReLU; the scale's ends in tanh.
@@ -23,9 +21,8 @@ def helix_flow(hidden: int = 256) -> NormalizingFlowGenerator:
         hidden: Width of the networks; the paper's is 256.
 
     Examples:
-        >>> generator = helix_flow(hidden=8)
-        >>> generator.decode(torch.zeros(5, 3)).shape
-        torch.Size([5, 3])
+        >>> helix_flow(hidden=8).log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
     """
     widths = [3, hidden, hidden, 3]
     couplings = [
@@ -36,8 +33,7 @@ def helix_flow(hidden: int = 256) -> NormalizingFlowGenerator:
         )
         for mask in _MASKS
     ]
-    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(3, trainable=False), couplings)
-    return NormalizingFlowGenerator(flow, data_range=None)
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(3, trainable=False), couplings)
 
 
 def helix_classifier(hidden: int = 256) -> nn.Sequential:

@@ -10,9 +10,9 @@ from torch import Tensor
 from captum_dcf.search.problem import Evaluation, Problem
 from captum_dcf.search.record import RUNNING
 from captum_dcf.search.result import Status
-from captum_dcf.search.rows import half_way, like, row_norm
+from captum_dcf.search.rows import half_way, like
 from captum_dcf.search.searcher import Move, Searcher, State
-from captum_dcf.search.step import StepRule
+from captum_dcf.search.step import StepRule, row_norm
 
 __all__ = ["Ascent"]
 
@@ -24,7 +24,7 @@ PROGRESS = 0.2
 # How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7
 SHORTEST = 0.1
-# Told apart from the searcher's own state by this: a rule may use the same names.
+# Keeps a rule's memory apart from the searcher's own: both may use the same names.
 RULE = "rule."
 LENGTH = RULE + "length"
 
@@ -74,21 +74,21 @@ class Ascent(Searcher):
 
     def _forward(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         """A step of the rule, or back to the start for those that circle."""
-        looked = state["since"] == self.rule.patience
-        state, restarts = self._restart(state, self._circling(z, looked, state), z)
+        looked, restarts = state["since"] == self.rule.patience, torch.zeros_like(state["since"], dtype=torch.bool)
+        if LENGTH in state and looked.any():
+            state, restarts = self._restart(state, looked & self._circling(z, state), z)
+            looked = looked & ~restarts
         of_rule = {name.removeprefix(RULE): value for name, value in state.items() if name.startswith(RULE)}
         points, of_rule = self.rule.step(z, gradient, state["scale"], of_rule)
-        looked = looked & ~restarts
-        since = torch.where(restarts, 0, torch.where(looked, 1, state["since"] + 1))
-        mark = torch.where(looked[:, None], z, state["mark"])
-        own = {"origin": z, "halvings": torch.zeros_like(state["halvings"]), "mark": mark, "since": since}
-        return torch.where(restarts[:, None], state["start"], points), {**state, **_prefixed(of_rule), **own}
+        moved = {**state, **{RULE + name: value for name, value in of_rule.items()}}
+        moved["origin"], moved["halvings"] = z, torch.zeros_like(state["halvings"])
+        moved["since"] = torch.where(restarts, 0, torch.where(looked, 1, state["since"] + 1))
+        moved["mark"] = torch.where(looked[:, None], z, state["mark"])
+        return torch.where(restarts[:, None], state["start"], points), moved
 
-    def _circling(self, z: Tensor, due: Tensor, state: State) -> Tensor:
-        if LENGTH not in state:
-            return torch.zeros_like(due)
+    def _circling(self, z: Tensor, state: State) -> Tensor:
         way = self.rule.patience * state["scale"] * state[LENGTH].reshape(-1, 1)
-        return due & (row_norm(z - state["mark"]) < PROGRESS * way).squeeze(1)
+        return (row_norm(z - state["mark"]) < PROGRESS * way).squeeze(1)
 
     def _restart(self, state: State, who: Tensor, here: Tensor) -> tuple[State, Tensor]:
         """The state of those that start anew with shorter steps, for whom it is worth it, and who that is."""

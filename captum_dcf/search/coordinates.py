@@ -6,8 +6,7 @@ be written into, check what comes back, and say whose error it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,10 +14,12 @@ from torch import Tensor
 
 from captum_dcf.search.memory import is_out_of_memory
 
-__all__ = ["Coordinates", "clamp", "decode", "encode"]
+__all__ = ["Coordinates", "decode", "encode"]
 
 # Share of the data range within which a pixel counts as being at its bound, a fortieth of one of 256 grey levels.
 AT_BOUND = 1e-4
+# What torch raises for shapes, types and devices that do not fit.
+ERRORS = RuntimeError, IndexError, NotImplementedError
 
 
 @runtime_checkable
@@ -61,41 +62,55 @@ def encode(coordinates: Coordinates, images: Tensor) -> Tensor:
         TypeError: What ``encode`` gives is no tensor.
         ValueError: It cannot encode such images, or its points are not (n, D).
     """
-    name = type(coordinates).__name__
     bounds = coordinates.data_range
-    with _naming(coordinates, "encode images", images), torch.no_grad():
-        points = coordinates.encode(images.clone() if bounds is None else images.clamp(*bounds))
-    _check_tensor(f"{name}.encode", points)
+    try:
+        with torch.no_grad():
+            points = coordinates.encode(images.clone() if bounds is None else images.clamp(*bounds))
+    except ERRORS as error:
+        _explain(error, coordinates, "encode images", images)
+        raise
+    _check_tensor(coordinates, "encode", points)
     if points.ndim != 2 or len(points) != len(images):
-        raise ValueError(f"{name}.encode must give ({len(images)}, D), received {tuple(points.shape)}")
+        name, received = type(coordinates).__name__, tuple(points.shape)
+        raise ValueError(f"{name}.encode must give ({len(images)}, D), received {received}")
     return points.detach()
 
 
-def decode(coordinates: Coordinates, points: Tensor, like: Tensor) -> Tensor:
-    r"""The images of points, (n, ...), checked to have the shape of ``like``'s, and of its dtype.
+def decode(coordinates: Coordinates, points: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The images of points as a model is shown them, and whether each decode was finite.
+
+    Args:
+        coordinates: Where the points lie.
+        points: (n, D).
+        like: Images of the shape, (N, ...), and the dtype that those of the points must have.
+
+    Returns:
+        Images within the range, (n, ...), those pixels that are almost at a bound on it, through which gradients pass
+        unchanged; and bool (n,).
 
     Raises:
         TypeError: What ``decode`` gives is no tensor.
-        ValueError: It cannot decode such points, or its images have another shape.
+        ValueError: It cannot decode such points, or its images have another shape or no gradient.
     """
-    name = type(coordinates).__name__
-    with _naming(coordinates, "decode latents", points):
+    try:
         images = coordinates.decode(points.clone())
-    _check_tensor(f"{name}.decode", images)
-    if images.shape != (len(points), *like.shape[1:]):
-        received, wanted = tuple(images.shape[1:]), tuple(like.shape[1:])
+    except ERRORS as error:
+        _explain(error, coordinates, "decode latents", points)
+        raise
+    if not isinstance(images, Tensor) or images.shape != (len(points), *like.shape[1:]):
+        _check_tensor(coordinates, "decode", images)
+        name, received, wanted = type(coordinates).__name__, tuple(images.shape[1:]), tuple(like.shape[1:])
         raise ValueError(f"{name}.decode gives images of shape {received}, the inputs have {wanted}")
     if points.requires_grad and not images.requires_grad:
         raise ValueError(
-            f"{name}.decode gives images that do not depend differentiably on the latents: "
+            f"{type(coordinates).__name__}.decode gives images that do not depend differentiably on the latents: "
             "is there a no_grad, a detach or a detour through numpy in it?"
         )
-    return images.to(like.dtype)
-
-
-def clamp(images: Tensor, data_range: tuple[float, float] | None) -> Tensor:
-    r"""Images within the range, with pixels that are almost at a bound put on it; gradients pass through unchanged."""
-    return images if data_range is None else _StraightThroughClamp.apply(images, *data_range)
+    images = images.to(like.dtype)
+    finite = images.detach().isfinite().flatten(1).all(1)
+    if coordinates.data_range is not None:
+        images = _StraightThroughClamp.apply(images, *coordinates.data_range)
+    return images, finite
 
 
 class _StraightThroughClamp(torch.autograd.Function):
@@ -115,24 +130,20 @@ class _StraightThroughClamp(torch.autograd.Function):
         return gradient, None, None
 
 
-def _check_tensor(name: str, value: Any) -> None:
+def _check_tensor(coordinates: Any, method: str, value: Any) -> None:
     # Many an encoder gives a pair of mean and variance.
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must return a tensor, received {type(value).__name__}; wrap it, to return the tensor")
+        name, received = f"{type(coordinates).__name__}.{method}", type(value).__name__
+        raise TypeError(f"{name} must return a tensor, received {received}; wrap it, to return the tensor")
 
 
-@contextmanager
-def _naming(coordinates: Any, what: str, values: Tensor) -> Iterator[None]:
-    """A block whose errors of shape, type and device say whose they are and what they were about."""
-    try:
-        yield
-    except (RuntimeError, IndexError, NotImplementedError) as error:
-        kinds = RuntimeError, IndexError, NotImplementedError
-        if type(error) not in kinds or is_out_of_memory(error):
-            raise
-        parameters = coordinates.parameters() if isinstance(coordinates, torch.nn.Module) else iter(())
-        accepted = next((f", its parameters are {p.dtype} on {p.device}" for p in parameters), "")
-        raise ValueError(
-            f"{type(coordinates).__name__} cannot {what} of shape {tuple(values.shape)}, {values.dtype} on "
-            f"{values.device}{accepted}: {error}"
-        ) from error
+def _explain(error: Exception, coordinates: Any, what: str, values: Tensor) -> None:
+    """Raises a ValueError that says whose an error of shape, type or device is, and what it is about."""
+    if type(error) not in ERRORS or is_out_of_memory(error):
+        return
+    parameters = coordinates.parameters() if isinstance(coordinates, torch.nn.Module) else iter(())
+    accepted = next((f", its parameters are {p.dtype} on {p.device}" for p in parameters), "")
+    raise ValueError(
+        f"{type(coordinates).__name__} cannot {what} of shape {tuple(values.shape)}, {values.dtype} on "
+        f"{values.device}{accepted}: {error}"
+    ) from error

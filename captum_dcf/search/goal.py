@@ -99,7 +99,8 @@ class _ClassGoal(Goal):
         if output.ndim != 2 or output.shape[1] < 2:
             raise ValueError(
                 "logits must have the shape (N, classes) with two classes or more, received "
-                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use AtLeast or its like"
+                f"{tuple(output.shape)}; for one logit say output='binary_logit', for a value use AtLeast or its like, "
+                "of more dimensions name one place, target=(class, ...)"
             )
         labels = torch.as_tensor(self.label)
         low, high = int(labels.min()), int(labels.max())

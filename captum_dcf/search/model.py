@@ -56,14 +56,17 @@ class Model:
             TypeError: The output, or the part of it that is meant, is no tensor.
             ValueError: The model cannot take the images, or gives outputs that a search cannot use.
         """
-        arguments = [self._of_rows(argument, rows) for argument in self.arguments]
-        output = _selected(_called(self.forward_func, self._own(images), arguments), self.select)
+        # A tensor that the model may write into: many do, such as a ReLU in place or torchvision's Normalize.
+        own = images.clone() if self.normalize is None else self._normalized(images)
+        output = self._called(own, [self._of_rows(argument, rows) for argument in self.arguments])
+        if self.select is not None or not isinstance(output, Tensor):
+            output = _selected(output, self.select)
         _check_output(output, len(images))
         if output.dtype not in (torch.float32, torch.float64):
             output = output.float()
         if self.pick is not None and rows is not None:
             output = self.pick(output, rows)
-        return _as_logits(output, self.kind)
+        return output if self.kind in (None, "logits") else _as_logits(output, self.kind)
 
     def check(self, output: Tensor) -> None:
         r"""Raises a ValueError if probabilities are none: asked of the logits of all inputs, once."""
@@ -74,17 +77,20 @@ class Model:
                     "output='probabilities' needs rows that are at least 0 and sum to 1; for logits say output='logits'"
                 )
 
-    def _own(self, images: Tensor) -> Tensor:
-        """A tensor that the model may write into: many do, such as a ReLU in place or torchvision's Normalize."""
-        if self.normalize is None:
-            return images.clone()
-        mean, deviation = (self._per_channel(value, images) for value in self.normalize)
+    def _normalized(self, images: Tensor) -> Tensor:
+        wide = (-1, *[1] * (images.ndim - 2))
+        mean, deviation = (images.new_tensor(value).reshape(wide) for value in self.normalize or (0.0, 1.0))
         return (images - mean) / deviation
 
-    @staticmethod
-    def _per_channel(value: float | Sequence[float], images: Tensor) -> Tensor:
-        per_channel = torch.as_tensor(value, dtype=images.dtype, device=images.device)
-        return per_channel.reshape(-1, *[1] * (images.ndim - 2))
+    def _called(self, images: Tensor, arguments: list[Any]) -> Any:
+        shape, dtype, device = tuple(images.shape), images.dtype, images.device
+        try:
+            return self.forward_func(images, *arguments)
+        except RuntimeError as error:
+            # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory) are no wrong input.
+            if type(error) is not RuntimeError or is_out_of_memory(error):
+                raise
+            raise ValueError(f"forward_func failed on images of shape {shape}, {dtype} on {device}: {error}") from error
 
     def _of_rows(self, argument: Any, rows: Tensor | None) -> Any:
         if not isinstance(argument, Tensor):
@@ -100,25 +106,12 @@ class Model:
         return argument.clone()
 
 
-def _called(forward_func: Callable[..., Any], images: Tensor, arguments: list[Any]) -> Any:
-    shape, dtype, device = tuple(images.shape), images.dtype, images.device
-    try:
-        return forward_func(images, *arguments)
-    except RuntimeError as error:
-        # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory) are no wrong input.
-        if type(error) is not RuntimeError or is_out_of_memory(error):
-            raise
-        raise ValueError(f"forward_func failed on images of shape {shape}, {dtype} on {device}: {error}") from error
-
-
 def _selected(output: Any, select: Select) -> Any:
     """The tensor that is meant."""
     if callable(select):
         return select(output)
     if select is not None:
         return _part(output, select)
-    if isinstance(output, Tensor):
-        return output
     if isinstance(output, Mapping):
         return output.get("logits", output)
     if getattr(output, "logits", None) is not None:
@@ -153,13 +146,11 @@ def _check_output(output: Any, images: int) -> None:
 
 
 def _as_logits(output: Tensor, kind: OutputKind | None) -> Tensor:
-    """Logits of all classes, (n, C); a logit is a log-probability up to a constant."""
+    """Logits of all classes, (n, C), of probabilities or one logit: a log-probability is a logit up to a constant."""
     if kind == "probabilities":
         # What is clearly negative is no probability; what is so by rounding counts as zero.
         return torch.where(output < -1e-2, torch.nan, output.clamp_min(torch.finfo(output.dtype).tiny)).log()
-    if kind == "binary_logit":
-        if output.ndim > 2 or (output.ndim == 2 and output.shape[1] != 1):
-            raise ValueError(f"a binary logit must have the shape (n,) or (n, 1), received {tuple(output.shape)}")
-        logit = output.flatten()
-        return torch.stack((torch.zeros_like(logit), logit), 1)
-    return output
+    if output.ndim > 2 or (output.ndim == 2 and output.shape[1] != 1):
+        raise ValueError(f"a binary logit must have the shape (n,) or (n, 1), received {tuple(output.shape)}")
+    logit = output.flatten()
+    return torch.stack((torch.zeros_like(logit), logit), 1)

@@ -3,18 +3,22 @@ r"""What is searched, and the one place where a candidate is judged."""
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_dcf.search.coordinates import Coordinates, clamp, decode
+from captum_dcf.search.coordinates import Coordinates, decode
 from captum_dcf.search.goal import Goal, Verdict
+from captum_dcf.search.judging import verdict
 from captum_dcf.search.model import Model
-from captum_dcf.search.rows import finite_rows
 from captum_dcf.search.term import Term
 
 __all__ = ["Evaluation", "Problem"]
+
+NO_GRADIENT = (
+    "the output of forward_func does not depend differentiably on its input: "
+    "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +95,25 @@ class Problem:
         """
         with torch.set_grad_enabled(gradient):
             z = points.detach().requires_grad_(gradient)
-            images = decode(self.coordinates, z, self.inputs)
-            finite = finite_rows(images)
-            images = clamp(images, self.coordinates.data_range)
+            images, finite = decode(self.coordinates, z, self.inputs)
             output = self.model(images, rows)
-            loss, score, reached = _verdict(self.goal, output, rows, self.softening)
-            if gradient:
-                _check_gradient(loss, self.goal)
-            finite = finite & loss.isfinite() & score.isfinite()
+            loss, score, reached = verdict(self.goal, output, rows, self.softening)
+            if gradient and not loss.requires_grad:
+                # Terms depend on the images whatever the model does, so this is asked before they are added.
+                raise ValueError(f"{NO_GRADIENT} Or is it the loss of {type(self.goal).__name__} that has none?")
+            finite = finite & loss.detach().isfinite() & score.isfinite()
             loss = loss if weight is None else weight * loss
             for term in self.terms:
                 further, allowed = term(images, z, rows)
                 loss = loss + further
                 reached = reached if allowed is None else reached & allowed
-            slope = self._slope(loss, z, finite) if gradient else None
+            slope = None
+            if gradient:
+                [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
+                if slope is None:
+                    raise ValueError(NO_GRADIENT)
+                if isinstance(self.coordinates.free, Tensor) or self.coordinates.free != slice(None):
+                    slope = self._of_free(slope)
         return Evaluation(
             rows, z.detach(), images.detach(), output.detach(), score.detach(), reached & finite, finite, slope
         )
@@ -120,59 +129,9 @@ class Problem:
             output = self.model(self.inputs[rows], rows)
             self.model.check(output)
             self.goal.check(output)
-            return output, _verdict(self.goal, output, rows, 0.0)
+            return output, verdict(self.goal, output, rows)
 
-    def agrees(self, output: Tensor, other: Tensor, rows: Tensor) -> Tensor:
-        r"""Whether two outputs mean the same to the goal, bool (n,).
-
-        Raises:
-            TypeError, ValueError: The goal gives something else.
-        """
-        agrees = self.goal.agrees(output, other, rows)
-        _check_each(f"{type(self.goal).__name__}.agrees", "agreement", agrees, rows, torch.bool)
-        return agrees
-
-    def _slope(self, loss: Tensor, z: Tensor, finite: Tensor) -> Tensor:
-        [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
-        if slope is None:
-            raise ValueError(_NO_GRADIENT)
-        free = self.coordinates.free
-        if isinstance(free, slice) and free == slice(None):
-            return slope
+    def _of_free(self, slope: Tensor) -> Tensor:
         kept = torch.zeros_like(slope)
-        kept[:, free] = slope[:, free]
+        kept[:, self.coordinates.free] = slope[:, self.coordinates.free]
         return kept
-
-
-_NO_GRADIENT = (
-    "the output of forward_func does not depend differentiably on its input: "
-    "is there a no_grad, a detach, an argmax or a detour through numpy in it?"
-)
-
-
-def _check_gradient(loss: Tensor, goal: Goal) -> None:
-    # Terms depend on the images whatever the model does, so the goal's loss is asked before they are added.
-    if not loss.requires_grad:
-        raise ValueError(f"{_NO_GRADIENT} Or is it the loss of {type(goal).__name__} that has none?")
-
-
-def _verdict(goal: Goal, output: Tensor, rows: Tensor, softening: float) -> Verdict:
-    """What a goal, which may be a user's own, says of each example."""
-    verdict = goal.judge(output, rows, softening)
-    name = f"{type(goal).__name__}.judge"
-    if not isinstance(verdict, tuple) or len(verdict) != 3:
-        raise TypeError(f"{name} must give a Verdict of loss, score and reached, received {type(verdict).__name__}")
-    for field, value in zip(Verdict._fields, verdict):
-        _check_each(name, field, value, rows, torch.bool if field == "reached" else None)
-    return Verdict(*verdict)
-
-
-def _check_each(name: str, field: str, value: Any, rows: Tensor, dtype: torch.dtype | None) -> None:
-    """Raises a TypeError or ValueError for what is no entry per example, of ``dtype`` or, if None, floating point."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must give tensors, received {type(value).__name__} as {field}")
-    if value.shape != rows.shape:
-        wanted, received = tuple(rows.shape), tuple(value.shape)
-        raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
-    if not (value.is_floating_point() if dtype is None else value.dtype == dtype):
-        raise TypeError(f"{name} must give {field} as {dtype or 'floating point'}, received {value.dtype}")

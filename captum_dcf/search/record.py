@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.goal import Verdict
+from captum_dcf.search.judging import agreement
 from captum_dcf.search.problem import Evaluation, Problem
 from captum_dcf.search.result import Counterfactual, Status
-from captum_dcf.search.rows import like
 
 __all__ = ["RUNNING", "Record"]
 
@@ -47,6 +47,7 @@ class Record:
         self.reached = torch.zeros_like(self.status, dtype=torch.bool)
         self.unreconstructed = torch.zeros_like(self.reached)
         self.was_finite = torch.zeros_like(self.reached)  # whether any candidate was, after the start
+        self._wide = (-1, *[1] * (x.ndim - 1))  # the shape in which a mask (n,) chooses among images
         self._is_allocated = False
         self._frames: list[tuple[Tensor, Tensor]] | None = [] if keep_path else None
 
@@ -64,7 +65,7 @@ class Record:
         rows, already = at.rows, verdict.reached
         if not self._is_allocated:
             self._allocate(at, verdict.score)
-        unreconstructed = ~self.problem.agrees(output, at.output, rows)
+        unreconstructed = ~agreement(self.problem.goal, output, at.output, rows)
         searches = at.finite & ~already & (~unreconstructed | self.search_unreconstructed)
         status = torch.where(unreconstructed, int(Status.NOT_RECONSTRUCTED), int(Status.FOUND))
         status = torch.where(at.finite, status, int(Status.NOT_FINITE))
@@ -74,9 +75,9 @@ class Record:
         self.unreconstructed[rows] = unreconstructed
         takes = at.finite & ~already
         self.reached[rows] = already | (takes & at.reached)
-        finite = like(at.finite, at.images)
+        finite, takes_images = at.finite.view(self._wide), takes.view(self._wide)
         self.reconstructions[rows] = torch.where(finite, at.images, self.problem.inputs[rows])
-        self.images[rows] = torch.where(like(takes, at.images), at.images, self.images[rows])
+        self.images[rows] = torch.where(takes_images, at.images, self.images[rows])
         self.start_points[rows] = self.points[rows] = self.before[rows] = at.points
         self.start_scores[rows] = verdict.score
         self.reconstruction_scores[rows] = at.score.to(verdict.score)
@@ -97,7 +98,7 @@ class Record:
         nearer = at.reached & (~known | (distance < self.distances[rows]))
         better = nearer | (~known & at.finite & ~at.reached & (at.score > self.end_scores[rows]))
         self.steps[rows] += 1
-        self.images[rows] = torch.where(like(better, at.images), at.images, self.images[rows])
+        self.images[rows] = torch.where(better.view(self._wide), at.images, self.images[rows])
         self.points[rows] = torch.where(better[:, None], at.points, self.points[rows])
         self.end_scores[rows] = torch.where(better, at.score, self.end_scores[rows])
         self.distances[rows] = torch.where(nearer, distance.to(self.distances), self.distances[rows])
@@ -125,7 +126,7 @@ class Record:
     def replace(self, at: Evaluation, where: Tensor) -> None:
         r"""Takes over other images that reach the goal, in place of those found."""
         rows = at.rows
-        self.images[rows] = torch.where(like(where, at.images), at.images, self.images[rows])
+        self.images[rows] = torch.where(where.view(self._wide), at.images, self.images[rows])
         self.points[rows] = torch.where(where[:, None], at.points, self.points[rows])
         self.end_scores[rows] = torch.where(where, at.score, self.end_scores[rows])
 

@@ -1,9 +1,10 @@
-r"""What is trained: Lightning modules for flows, classifiers and autoencoders, each with one validation figure."""
+r"""What is trained: Lightning modules for flows, classifiers and autoencoders, each with one metric."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
@@ -13,46 +14,62 @@ from torch import Tensor, nn
 
 from captum_dcf.models.glow import CouplingNetwork
 
-__all__ = ["Classification", "Likelihood", "Objective", "Reconstruction", "bits_per_dimension"]
+__all__ = [
+    "Classification",
+    "Likelihood",
+    "Objective",
+    "PointLikelihood",
+    "Reconstruction",
+    "bits_per_dimension",
+]
 
 
 class Objective(lightning.LightningModule):
-    r"""A model, its loss, its validation figure, and Adam with a warm-up of 2 % and a cosine decay to zero.
+    r"""A model, its loss, its metric on held-out images, and Adam with a warm-up of 2 % and a cosine decay to zero.
 
     Args:
         model: The model to train.
         learning_rate: Largest learning rate.
         weight_decay: Decoupled weight decay (AdamW).
+        augment: Functions through which training images go, one after the other.
+
+    Attributes:
+        metric_name: Name of the metric.
     """
 
-    figure: str
+    metric_name: str
 
-    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        augment: Sequence[Callable[[Tensor], Tensor]] = (),
+    ) -> None:
         super().__init__()
         self.model = model
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        self.first_epoch = 0
-
-    def on_train_start(self) -> None:
-        # Not 0 where training goes on from a checkpoint: the card says so.
-        self.first_epoch = self.current_epoch
+        self.augment = tuple(augment)
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         r"""The scalar to minimise on one batch."""
 
     @abstractmethod
-    def measure(self, images: Tensor, labels: Tensor) -> Tensor:
-        r"""The validation figure on one batch, averaged over it."""
+    def metric(self, images: Tensor, labels: Tensor) -> Tensor:
+        r"""The metric on one batch, averaged over it."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        loss = self.loss(*batch)
+        images, labels = batch
+        for augment in self.augment:
+            images = augment(images)
+        loss = self.loss(images, labels)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        self.log(self.figure, self.measure(*batch), prog_bar=True, batch_size=len(batch[0]))
+        self.log(self.metric_name, self.metric(*batch), prog_bar=True, batch_size=len(batch[0]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
@@ -62,21 +79,20 @@ class Objective(lightning.LightningModule):
 
 
 class Likelihood(Objective):
-    r"""Maximum likelihood of a flow on dequantised pixels; the figure is bits per dimension on held-out images.
+    r"""Maximum likelihood of a flow on dequantised pixels; the metric is bits per dimension, lower is better.
 
-    ActNorm takes its scale from the first batch. Coupling networks train in bfloat16 (autocast); the figure is always
+    ActNorm takes its scale from the first batch. Coupling networks train in bfloat16 (autocast); the metric is always
     taken in float32.
     """
 
-    figure = "bits_per_dimension"
+    metric_name = "bits_per_dimension"
 
     def on_train_start(self) -> None:
-        super().on_train_start()
         batches = self.trainer.train_dataloader
         if self.global_step == 0 and batches is not None:
             with torch.no_grad():
                 images, labels = next(iter(batches))
-                self.measure(images.to(self.device), labels)
+                self.metric(images.to(self.device), labels)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         networks = [module for module in self.model.modules() if isinstance(module, CouplingNetwork)]
@@ -88,39 +104,67 @@ class Likelihood(Objective):
             for network in networks:
                 network.autocast = False
 
-    def measure(self, images: Tensor, labels: Tensor) -> Tensor:
+    def metric(self, images: Tensor, labels: Tensor) -> Tensor:
         return bits_per_dimension(self.model, images).mean()
 
 
-class Classification(Objective):
-    r"""Cross-entropy of a classifier on images shifted by up to two pixels; the figure is the accuracy, in per cent."""
+class PointLikelihood(Objective):
+    r"""Maximum likelihood of a flow on points as they are; the metric is their negative log-likelihood in nats."""
 
-    figure = "accuracy"
+    metric_name = "negative_log_likelihood"
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(self.model(_shifted(images, 2)), labels)
+        flow: Any = self.model
+        log_likelihood: Tensor = flow.log_prob(images)
+        return -log_likelihood.mean()
 
-    def measure(self, images: Tensor, labels: Tensor) -> Tensor:
-        return 100 * (self.model(images).argmax(1) == labels).float().mean()
+    def metric(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(images, labels)
+
+
+class Classification(Objective):
+    r"""Cross-entropy of a classifier, (N, C) logits or (N, 1) of two classes; the metric is the accuracy, in per cent.
+
+    Raises:
+        ValueError: A label has no logit.
+    """
+
+    metric_name = "accuracy"
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self._logits(images, labels), labels)
+
+    def metric(self, images: Tensor, labels: Tensor) -> Tensor:
+        return 100 * (self._logits(images, labels).argmax(1) == labels).float().mean()
+
+    def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        if logits.shape[1] == 1:
+            logits = torch.cat((torch.zeros_like(logits), logits), dim=1)
+        if labels.min() < 0 or labels.max() >= logits.shape[1]:
+            raise ValueError(
+                f"labels must be from 0 to {logits.shape[1] - 1}, the classes of the model; "
+                f"received {int(labels.min())} to {int(labels.max())}"
+            )
+        return logits
 
 
 class Reconstruction(Objective):
-    r"""Mean squared error of an autoencoder; the figure is the same on held-out images."""
+    r"""Mean squared error of an autoencoder; the metric is the same on held-out images, lower is better."""
 
-    figure = "mean_squared_error"
+    metric_name = "mean_squared_error"
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.mse_loss(self.model(images), images)
 
-    def measure(self, images: Tensor, labels: Tensor) -> Tensor:
+    def metric(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.loss(images, labels)
 
 
 def bits_per_dimension(flow: Any, images: Tensor, bins: int = 256) -> Tensor:
     r"""Negative log-likelihood of dequantised 8-bit images in bits per dimension, (N,); lower is better.
 
-    Uniform noise of one grey level is added to the pixels, as is usual (Theis et al., 2016), so the figure bounds that
-    of the discrete image from above. The noise comes from torch's global generator.
+    Each call draws its own dequantisation noise, uniform in one grey level around each pixel.
 
     Args:
         flow: A normflows ``MultiscaleFlow`` on pixels in [0, 1].
@@ -129,16 +173,8 @@ def bits_per_dimension(flow: Any, images: Tensor, bins: int = 256) -> Tensor:
     """
     dimensions = images[0].numel()
     noise = (torch.rand_like(images) - 0.5) / (bins - 1)
-    nats = dimensions * math.log(bins - 1) - flow.log_prob(images + noise, None)
-    return nats / (dimensions * math.log(2))
-
-
-def _shifted(images: Tensor, pixels: int) -> Tensor:
-    # One random shift per batch costs a slice; over an epoch every image sees many of them.
-    height, width = images.shape[-2:]
-    padded = nn.functional.pad(images, (pixels,) * 4)
-    top, left = torch.randint(0, 2 * pixels + 1, (2,)).tolist()
-    return padded[..., top : top + height, left : left + width]
+    log_likelihood: Tensor = flow.log_prob(images + noise, None)
+    return (dimensions * math.log(bins - 1) - log_likelihood) / (dimensions * math.log(2))
 
 
 def _warmed_cosine(step: int, total: int) -> float:

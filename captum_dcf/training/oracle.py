@@ -34,6 +34,7 @@ def fit_svm_oracle(images: Tensor, labels: Tensor, strength: float = 0.01, seed:
         raise ImportError(f'an SVM oracle needs {error.name}: pip install "captum_dcf[metrics]"') from error
     if len(images) != len(labels):
         raise ValueError(f"there must be one label per image: received {len(labels)} for {len(images)}")
-    if len(labels.unique()) < 2:
-        raise ValueError(f"an oracle needs two classes or more, received {labels.unique().tolist()}")
+    classes = sorted(set(labels.tolist()))
+    if len(classes) < 2:
+        raise ValueError(f"an oracle needs two classes or more, received {classes}")
     return LinearSVC(C=strength, random_state=seed).fit(images.flatten(1).numpy(), labels.numpy())

@@ -2,8 +2,9 @@ r"""Pictures of counterfactuals: input, reconstruction, counterfactual and their
 
 from __future__ import annotations
 
+import operator
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,20 +14,23 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_dcf.search.result import Counterfactual
+from captum_dcf.visualization.notebook import NotebookFigure
 
 __all__ = ["counterfactual_figure"]
 
 INCHES = 1.15
 ROWS = 8
-# Characters that fit above a panel.
-TITLE_WIDTH = 18
+# Rows that the bar of colours is as high as, at most.
+BAR_ROWS = 6
+# Characters that fit above a panel, and beside it; of a longer label three lines are shown.
+TITLE_WIDTH, LABEL_WIDTH = 18, 16
 
 
 def counterfactual_figure(
     results: Counterfactual | Mapping[str, Counterfactual],
-    rows: Sequence[int] | None = None,
+    rows: Iterable[int] | None = None,
     row_labels: Sequence[str] | None = None,
-    data_range: tuple[float, float] = (0.0, 1.0),
+    data_range: tuple[float, float] | None = (0.0, 1.0),
 ) -> Figure:
     r"""A figure with one row per example: x, its reconstruction, and for each method x' and x' - x.
 
@@ -37,29 +41,31 @@ def counterfactual_figure(
     Args:
         results: A result, or several by the name of the method, all of the same inputs, images (N, C, H, W) with one or
             three channels.
-        rows: Which examples to show; the first eight by default.
+        rows: Which examples to show, from 0 to N - 1, a sequence or a tensor; the first eight by default.
         row_labels: What to write beside each of them.
-        data_range: Pixel values drawn as black and white.
+        data_range: Pixel values drawn as black and white; None, for images without bounds, for the least and greatest
+            value that is drawn.
 
     Returns:
         The figure; ``figure.savefig(path)`` writes it.
 
     Raises:
-        TypeError: Something else than results.
-        ValueError: No results, no rows, results of different inputs, or images with another number of channels.
+        TypeError: Something else than results, or rows that are no numbers of examples.
+        ValueError: No results, no rows, rows that are not there, labels for another number of rows, results of
+            different inputs, or images with another number of channels.
     """
     results = {"": results} if isinstance(results, Counterfactual) else results
     _check(results)
-    rows = range(min(ROWS, len(next(iter(results.values()))))) if rows is None else rows
-    if not len(rows):
-        raise ValueError("there must be at least one row to draw, received none")
-    shown = {name: _Shown(result, rows) for name, result in results.items()}
+    index = _index(rows, len(next(iter(results.values()))))
+    if row_labels is not None and len(row_labels) != len(index):
+        raise ValueError(f"row_labels must have one label per row, received {len(row_labels)} for {len(index)} rows")
+    shown = {str(name): _Shown(result, index) for name, result in results.items()}
     first = next(iter(shown.values()))
     limit = max(float(np.abs(part.difference).max()) for part in shown.values()) or 1.0
     columns = 2 + 2 * len(shown)
-    figure = Figure(figsize=(INCHES * columns + 1.2, INCHES * len(rows) + 0.8), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    grey = Normalize(*data_range)
+    figure = NotebookFigure(figsize=(INCHES * columns + 1.2, INCHES * len(index) + 0.8), layout="constrained")
+    axes = figure.subplots(len(index), columns, squeeze=False)
+    grey = Normalize(*(_extremes(shown.values()) if data_range is None else data_range))
     for row, row_axes in enumerate(axes):
         _draw(row_axes[0], first.inputs[row], grey)
         _draw(row_axes[1], first.reconstructions[row], grey)
@@ -68,21 +74,25 @@ def counterfactual_figure(
             differences = row_axes[3 + 2 * method].imshow(part.difference[row], cmap="RdBu_r", vmin=-limit, vmax=limit)
             row_axes[2 + 2 * method].set_xlabel(part.captions[row], fontsize=7, labelpad=2)
         if row_labels is not None:
-            row_axes[0].set_ylabel(row_labels[row], fontsize=9)
+            label = textwrap.fill(str(row_labels[row]), LABEL_WIDTH, max_lines=3, placeholder="…")
+            row_axes[0].set_ylabel(label, fontsize=8, parse_math=False)
     methods = [title for name in shown for title in (f"x'\n{textwrap.fill(name, TITLE_WIDTH)}".rstrip(), "x' − x")]
     for axis, title in zip(axes[0], ["x", "reconstruction", *methods]):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8, parse_math=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    figure.colorbar(differences, ax=axes, shrink=0.8, aspect=30, label="x' − x")
+    # Beside many rows the bar stands at the first of them.
+    shrink = min(0.8, BAR_ROWS / len(index))
+    figure.colorbar(
+        differences, ax=axes, shrink=shrink, anchor=(0, 0.5 if shrink == 0.8 else 1), aspect=30, label="x' − x"
+    )
     return figure
 
 
 class _Shown:
     """The rows of a result that are drawn, as arrays (rows, H, W, C), and differences (rows, H, W)."""
 
-    def __init__(self, result: Counterfactual, rows: Sequence[int]) -> None:
-        index = list(rows)
+    def __init__(self, result: Counterfactual, index: list[int]) -> None:
         self.inputs = _as_array(result.inputs[index])
         self.reconstructions = _as_array(result.reconstructions[index])
         self.counterfactuals = _as_array(result.counterfactuals[index])
@@ -97,6 +107,31 @@ class _Shown:
                 statuses,
             )
         ]
+
+
+def _index(rows: Iterable[int] | None, count: int) -> list[int]:
+    if rows is None:
+        return list(range(min(ROWS, count)))
+    if not isinstance(rows, Iterable):
+        raise TypeError(f"rows must be several numbers of examples, such as [0, 3], received {rows!r}")
+    numbers = rows.tolist() if isinstance(rows, (Tensor, np.ndarray)) else list(rows)
+    if any(isinstance(row, bool) for row in numbers):
+        raise TypeError(f"rows must be numbers of examples, such as [0, 3], received {numbers}")
+    try:
+        index = [operator.index(row) for row in numbers]
+    except TypeError as error:
+        raise TypeError(f"rows must be numbers of examples, such as [0, 3], received {numbers}") from error
+    if not index:
+        raise ValueError("there must be at least one row to draw, received none")
+    if not all(0 <= row < count for row in index):
+        raise ValueError(f"rows must be from 0 to {count - 1}, received {index}")
+    return index
+
+
+def _extremes(parts: Iterable[_Shown]) -> tuple[float, float]:
+    drawn = [images for part in parts for images in (part.inputs, part.reconstructions, part.counterfactuals)]
+    finite = np.concatenate([images[np.isfinite(images)] for images in drawn])
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
 def _as_array(images: Tensor) -> np.ndarray:
@@ -120,6 +155,9 @@ def _check(results: Mapping[str, Counterfactual]) -> None:
         raise TypeError(f"results must be a Counterfactual or several by name, received {type(results).__name__}")
     if not results:
         raise ValueError("there must be at least one result to draw, received none")
+    for name, result in results.items():
+        if not isinstance(result, Counterfactual):
+            raise TypeError(f"{name!r} must be a Counterfactual, received {type(result).__name__}")
     shapes = {tuple(result.inputs.shape) for result in results.values()}
     if len(shapes) > 1:
         raise ValueError(f"all results must be of the same inputs, received the shapes {sorted(shapes)}")

@@ -1,77 +1,26 @@
-r"""Weights on disk: one safetensors file and one JSON card per model, checked by SHA-256 before anything is loaded."""
+r"""Weights on disk: one safetensors file and one card per model, checked by SHA-256 before anything is loaded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor, nn
 
-from captum_dcf.generators.autoencoder import AutoencoderGenerator
+from captum_dcf.models.registry import architecture
+from captum_dcf.outputs import refuse_existing
+from captum_dcf.registry import imported
+from captum_dcf.zoo.card import SHIPPED, Card, card_path, names, read_card, weights_path
 
-__all__ = ["Card", "build", "load", "names", "read_card", "save"]
-
-SHIPPED = Path(__file__).parent / "weights"
-
-# Where the function or class that a card names is found. Modules are imported when a card asks for them.
-_ARCHITECTURES = {
-    "glow": "captum_dcf.models.glow:glow",
-    "conv_autoencoder": "captum_dcf.models.autoencoder:ConvAutoencoder",
-    "conv_classifier": "captum_dcf.models.classifier:ConvClassifier",
-    "residual_classifier": "captum_dcf.models.classifier:ResidualClassifier",
-}
-
-
-@dataclass(frozen=True)
-class Card:
-    r"""What a weight file holds and how it came to be.
-
-    Attributes:
-        name: Name of the model and of its two files.
-        architecture: Which architecture of the package the weights belong to.
-        arguments: Keyword arguments of that architecture.
-        data: What it was trained on, with licence and attribution.
-        training: Command, seed, epochs, learning rate and whatever else is needed to train it again.
-        figures: Measured figures by name.
-        measured: How the figures were measured, and what a longer training would change.
-        sha256: Of the safetensors file.
-    """
-
-    name: str
-    architecture: str
-    arguments: dict[str, Any]
-    data: str
-    training: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
-    measured: str = ""
-    sha256: str = ""
-
-
-def names(folder: str | Path = SHIPPED) -> list[str]:
-    r"""Names of the models in a folder, those that are shipped by default, sorted."""
-    return sorted(path.stem for path in Path(folder).glob("*.json"))
-
-
-def read_card(name: str, folder: str | Path = SHIPPED) -> Card:
-    r"""The card of a model.
-
-    Raises:
-        FileNotFoundError: There is no card of that name in ``folder``.
-        ValueError: The card is not a card.
-    """
-    path = Path(folder) / f"{name}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no model {name!r} in {str(folder)!r}; it has {names(folder)}")
-    try:
-        return Card(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a model card: {error}") from error
+__all__ = ["SHIPPED", "Card", "build", "check_absent", "load", "names", "read_card", "save"]
 
 
 def load(name: str, folder: str | Path = SHIPPED) -> Any:
@@ -86,7 +35,8 @@ def load(name: str, folder: str | Path = SHIPPED) -> Any:
 
     Raises:
         FileNotFoundError: There is no such card, or its weight file is missing.
-        ValueError: The weight file is not the one the card was written for (its SHA-256 differs).
+        ValueError: ``name`` is no name; the card is none, or describes no model of the package or of those that were
+            registered; the weight file is not the one the card was written for (its SHA-256 differs), or does not fit.
 
     Examples:
         >>> classifier = load("mnist-cnn")
@@ -95,73 +45,106 @@ def load(name: str, folder: str | Path = SHIPPED) -> Any:
         True
     """
     card = read_card(name, folder)
-    weights = _weights_path(name, folder)
-    if not weights.is_file():
-        raise FileNotFoundError(f"the card of {name!r} is there but its weights are not: expected {weights}")
-    received = _sha256(weights)
-    if received != card.sha256:
-        raise ValueError(f"{weights} was altered: its SHA-256 is {received}, the card says {card.sha256}")
-    # The first weights are drawn only to be replaced: the caller's random state stays as it is.
-    with torch.random.fork_rng(devices=[]):
+    weights = _read_weights(card, folder)
+    # The first weights are drawn only to be replaced: the caller's random state stays as it is, and the device is the
+    # CPU whatever device the caller's block names.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         model = build(card)
     try:
-        model.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+        model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit the architecture that its card describes: {error}") from error
-    return _as_generator(model, card).eval()
+        raise ValueError(
+            f"{weights_path(name, folder)} does not fit the architecture that its card describes: {error}"
+        ) from error
+    generator = architecture(card.architecture).generator
+    searchable: nn.Module = model if generator is None else imported(generator)(model)
+    return searchable.eval()
 
 
 def build(card: Card) -> nn.Module:
     r"""The untrained model that a card describes.
 
     Raises:
-        ValueError: The card names an architecture that this version does not have, or arguments it does not take.
+        ValueError: The card names an architecture that is neither the package's nor registered, or arguments that it
+            does not take.
+        ImportError: The architecture needs a package that is not installed.
     """
-    if card.architecture not in _ARCHITECTURES:
-        raise ValueError(
-            f"the card of {card.name!r} names the architecture {card.architecture!r}; "
-            f"known are {sorted(_ARCHITECTURES)}"
-        )
     try:
-        return _imported(_ARCHITECTURES[card.architecture])(**card.arguments)
-    except TypeError as error:
+        builder = imported(architecture(card.architecture).build)
+    except ValueError as error:
+        raise ValueError(f"the card of {card.name!r} describes no known model: {error}") from error
+    try:
+        model: nn.Module = builder(**card.arguments)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever an architecture raises for sizes that are none
         raise ValueError(
             f"the card of {card.name!r} has arguments that do not fit {card.architecture!r}: {error}"
         ) from error
-
-
-def save(model: nn.Module, card: Card, folder: str | Path) -> Card:
-    r"""Writes weights and card into ``folder`` and returns the card with its SHA-256."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = _weights_path(card.name, folder)
-    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, weights)
-    weights.chmod(0o644)  # safetensors writes for the owner alone
-    card = replace(card, sha256=_sha256(weights))
-    text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
-    (folder / f"{card.name}.json").write_text(text, encoding="utf-8")
-    return card
-
-
-def _as_generator(model: Any, card: Card) -> nn.Module:
-    """Coordinates for a search, where the model can give them; the model itself otherwise."""
-    if card.architecture == "glow":
-        from captum_dcf.generators.flow import NormalizingFlowGenerator
-
-        return NormalizingFlowGenerator(model)
-    if card.architecture == "conv_autoencoder":
-        return AutoencoderGenerator(model.encoder, model.decoder)
     return model
 
 
-def _imported(place: str) -> Any:
-    module, name = place.split(":")
-    return getattr(import_module(module), name)
+def save(model: nn.Module, card: Card, folder: str | Path, overwrite: bool = False) -> Card:
+    r"""Writes weights and card into ``folder`` and returns the card as it was written, with its SHA-256.
+
+    Nothing is written unless both can be. Both files are written beside those of that name, if there are any, and take
+    their places at the end.
+
+    Args:
+        model: The model whose ``state_dict`` is saved.
+        card: What it is.
+        folder: Where to; it is made if need be.
+        overwrite: Whether to replace a model of that name.
+
+    Raises:
+        FileExistsError: There is a model of that name, and ``overwrite`` is not set.
+        TypeError: The card holds something that JSON does not have.
+    """
+    # Copies, for tensors that share memory (tied weights) or are views cannot be written.
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    weights = tensors_to_bytes(state)
+    text = replace(card, sha256=hashlib.sha256(weights).hexdigest()).as_json()
+    if not overwrite:
+        check_absent(card.name, folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    _write({weights_path(card.name, folder): weights, card_path(card.name, folder): text.encode()})
+    return Card(**json.loads(text))
 
 
-def _weights_path(name: str, folder: str | Path) -> Path:
-    return Path(folder) / f"{name}.safetensors"
+def check_absent(name: str, folder: str | Path) -> None:
+    r"""Refuses a folder that has weights or a card of that name.
+
+    Raises:
+        FileExistsError: There is one of them.
+    """
+    refuse_existing([weights_path(name, folder), card_path(name, folder)])
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _read_weights(card: Card, folder: str | Path) -> dict[str, Tensor]:
+    path = weights_path(card.name, folder)
+    if not path.is_file():
+        raise FileNotFoundError(f"the card of {card.name!r} is there but its weights are not: expected {path}")
+    content = path.read_bytes()
+    received = hashlib.sha256(content).hexdigest()
+    if received != card.sha256:
+        raise ValueError(f"{path} was altered: its SHA-256 is {received}, the card says {card.sha256}")
+    try:
+        return tensors_from_bytes(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    """Writes all files under temporary names before the first of them takes its place."""
+    written = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        for path, content in files.items():
+            with written[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in written.items():
+            temporary.replace(path)
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)

@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import IterableDataset, TensorDataset
 from toys import RowClassifier
 
-from captum_dcf import DiffeomorphicCounterfactual, Pixels
-from captum_dcf.benchmark import Method, Plan, counterfactual_methods
+from captum_dcf import DiffeomorphicCounterfactual, Pixels, ReachClass
+from captum_dcf.benchmark import Method, Plan, counterfactual_methods, reach
 
 IMAGES = TensorDataset(torch.rand(3, 1, 4, 4), torch.zeros(3).long())
 
@@ -21,7 +21,7 @@ def same(x, t):
 
 
 def plan(**changed):
-    arguments = {"images": IMAGES, "model": same, "target": 1, "methods": [Method("m", same)], "measures": {}}
+    arguments = {"images": IMAGES, "model": same, "goal": reach(1), "methods": [Method("m", same)], "metrics": {}}
     return Plan(**{**arguments, **changed})
 
 
@@ -32,13 +32,21 @@ def plan(**changed):
         ({"methods": [same]}, TypeError, "function"),
         ({"methods": [Method("m", "Revise")]}, TypeError, "'m' must be callable, received str"),
         ({"methods": [Method("m", same), Method("m", same)]}, ValueError, r"two of \('m', '', None\)"),
-        ({"measures": {"ssim": "ssim"}}, TypeError, "'ssim' must be callable, received str"),
-        ({"measures": {"seconds": same}}, ValueError, "seconds: the table has such a column"),
+        ({"methods": [Method(3, same)]}, TypeError, r"names.*\(3, '', None\)"),
+        (
+            {"methods": [Method("m", same, confidence=float("nan"))]},
+            ValueError,
+            "between 0 and 1, received nan for 'm'",
+        ),
+        ({"methods": [Method("m", same, confidence=1)]}, ValueError, "between 0 and 1, received 1 for 'm'"),
+        ({"metrics": {3: same}}, TypeError, "names.*received 3"),
+        ({"metrics": {"ssim": "ssim"}}, TypeError, "'ssim' must be callable, received str"),
+        ({"metrics": {"seconds": same}}, ValueError, "seconds: the table has such a column"),
         ({"images": TensorDataset(torch.rand(0, 1))}, ValueError, "empty dataset"),
         ({"images": Endless()}, TypeError, "map-style"),
         ({"shard_size": 0}, ValueError, "shard_size must be at least 1, received 0"),
-        ({"target": -1}, ValueError, "target must be at least 0, received -1"),
-        ({"target": "nine"}, TypeError, "target must be an int, received str"),
+        ({"goal": 9}, TypeError, "function of labels.*received 9"),
+        ({"goal": lambda labels: labels}, TypeError, "Goal, received Tensor"),
         ({"seed": True}, TypeError, "seed must be an int, received bool"),
     ],
 )
@@ -69,5 +77,5 @@ def test_every_method_meets_every_generator_and_confidence():
     assert [method.key for method in methods] == [
         (name, generator, confidence) for name in "ab" for generator in ("one", "two") for confidence in (0.4, 0.6)
     ]
-    result = methods[1].explain(torch.full((1, 1, 4, 4), 0.5), torch.tensor([2]))
+    result = methods[1].explain(torch.full((1, 1, 4, 4), 0.5), ReachClass(2, 0.6))
     assert result.steps.max() <= 3

@@ -37,7 +37,7 @@ def test_a_class_to_reach(method, classifier, generator):
     np.testing.assert_allclose(explain(classifier, X.numpy(), np.zeros(3, dtype=int)), expected.numpy(), atol=1e-6)
 
 
-def test_arguments_of_the_measure_override_those_given_before(method, classifier):
+def test_arguments_of_the_metric_override_those_given_before(method, classifier):
     explain = quantus_explain(method, target=2, confidence=0.5)
     surer = explain(classifier, X.numpy(), np.zeros(3), confidence=0.9)
     assert (classifier(X + torch.from_numpy(surer)).softmax(1)[:, 2] > 0.9 - 1e-4).all()

@@ -11,7 +11,18 @@ from torch.utils.data import Dataset, TensorDataset
 from toys import images
 
 from captum_dcf import AdversarialExample, DiffeomorphicCounterfactual
-from captum_dcf.benchmark import Method, NotApplicable, Plan, SaliencyMap, counterfactual_methods, run, saliency_method
+from captum_dcf.benchmark import (
+    Method,
+    NotApplicable,
+    Plan,
+    SaliencyMap,
+    counterfactual_methods,
+    leave,
+    reach,
+    run,
+    saliency_method,
+    shift,
+)
 from captum_dcf.metrics import l2_input, l2_latent
 
 
@@ -28,8 +39,8 @@ def table(out):
         return list(csv.DictReader(file))
 
 
-def plan_of(dataset, classifier, methods, measures=None, **others):
-    return Plan(dataset, classifier, 2, methods, measures or {}, **others)
+def plan_of(dataset, classifier, methods, metrics=None, **others):
+    return Plan(dataset, classifier, reach(2), methods, metrics or {}, **others)
 
 
 @pytest.fixture
@@ -62,21 +73,24 @@ class Damaged(Dataset):
 
 def test_a_row_says_what_the_method_itself_says(tmp_path, dataset, classifier, generator):
     methods = counterfactual_methods(
-        {"ours": DiffeomorphicCounterfactual, "X": AdversarialExample},
+        {
+            "ours": DiffeomorphicCounterfactual,
+            "X": lambda model, generator: AdversarialExample(model, generator.data_range),
+        },
         classifier,
         {"rotated": generator},
         confidences=[0.5, 0.8],
     )
-    measures = {
+    metrics = {
         "l2": lambda case: l2_input(case.inputs, case.counterfactuals),
         "latent": lambda case: l2_latent(generator, case.inputs, case.counterfactuals),
     }
-    rows = table(run(plan_of(dataset, classifier, methods, measures, shard_size=4), tmp_path / "out"))
+    rows = table(run(plan_of(dataset, classifier, methods, metrics, shard_size=4), tmp_path / "out"))
     assert len(rows) == 6 * 2 * 2
     result = DiffeomorphicCounterfactual(classifier, generator).counterfactual(dataset.tensors[0], 2, confidence=0.8)
     mine = [row for row in rows if row["method"] == "ours" and row["confidence"] == "0.8"]
     assert [int(row["image"]) for row in mine] == list(range(6))
-    assert [int(row["source"]) for row in mine] == dataset.tensors[1].tolist()
+    assert [int(row["label"]) for row in mine] == dataset.tensors[1].tolist()
     assert {row["generator"] for row in mine} == {"rotated"}
     assert [row["status"] for row in mine] == [status.name for status in result.statuses()]
     assert [row["found"] for row in mine] == [str(found) for found in result.reached.tolist()]
@@ -89,11 +103,11 @@ def test_a_row_says_what_the_method_itself_says(tmp_path, dataset, classifier, g
     assert {row["error"] for row in rows} == {""}
 
 
-def test_a_method_and_a_measure_are_callables(tmp_path, dataset, classifier):
+def test_a_method_and_a_metric_are_callables(tmp_path, dataset, classifier):
     methods = [
         Method("brighter", brighter),
         Method("last row", lambda x, t: x + 0.5 * torch.eye(4)[2][:, None], confidence=0.6),
-        Method("map", lambda x, t: SaliencyMap(x, torch.zeros_like(t))),
+        Method("map", lambda x, t: SaliencyMap(x, torch.zeros(len(x)).long())),
     ]
     rows = table(run(plan_of(dataset, classifier, methods, {"mean": mean}), tmp_path / "out"))
     first, last, saliency = (rows[start : start + 6] for start in (0, 6, 12))
@@ -165,18 +179,18 @@ def test_a_trial_of_one_image_tells_a_wrong_setting(tmp_path, dataset, classifie
 
 
 @pytest.mark.parametrize(
-    ("method", "measure", "says"),
+    ("method", "metric", "says"),
     [
         (lambda x, t: 1 / 0, mean, "method 'm'.*division by zero.*all 6 images"),
-        (brighter, lambda case: case.nothing, "method 'm'.*the measure 'mean'.*nothing.*all 6 images"),
+        (brighter, lambda case: case.nothing, "method 'm'.*the metric 'mean'.*nothing.*all 6 images"),
         (lambda x, t: None, mean, "method 'm' must give a Counterfactual.*received NoneType"),
         (lambda x, t: x[:, :, :2], mean, r"method 'm' must keep the shape \(6, 1, 4, 4\).*\(6, 1, 2, 4\)"),
-        (brighter, lambda case: torch.zeros(2), r"measure 'mean' must give one value per example, \(6,\).*\(2,\)"),
+        (brighter, lambda case: torch.zeros(2), r"metric 'mean' must give one value per example, \(6,\).*\(2,\)"),
     ],
 )
-def test_what_fails_on_every_image_ends_the_run(tmp_path, dataset, classifier, method, measure, says):
+def test_what_fails_on_every_image_ends_the_run(tmp_path, dataset, classifier, method, metric, says):
     with pytest.raises(ValueError, match=says):
-        run(plan_of(dataset, classifier, [Method("m", method)], {"mean": measure}), tmp_path / "out")
+        run(plan_of(dataset, classifier, [Method("m", method)], {"mean": metric}), tmp_path / "out")
     assert not list((tmp_path / "out" / "shards").iterdir())
 
 
@@ -188,7 +202,7 @@ def test_a_missing_extra_ends_the_run(tmp_path, dataset, classifier):
         run(plan_of(dataset, classifier, [Method("m", brighter)], {"mean": needs_more}), tmp_path / "out")
 
 
-def test_a_measure_may_say_that_it_does_not_apply(tmp_path, dataset, classifier):
+def test_a_metric_may_say_that_it_does_not_apply(tmp_path, dataset, classifier):
     def never(case):
         raise NotApplicable
 
@@ -216,12 +230,12 @@ def test_random_numbers_are_those_of_the_shard_and_the_callers_are_put_back(tmp_
 
 def test_random_numbers_of_numpy_are_those_of_the_shard_too(tmp_path, dataset, network):
     # Captum's GradientShap draws from them.
-    measures = {"strength": lambda case: case.attributions.flatten(1).abs().sum(1)}
+    metrics = {"strength": lambda case: case.attributions.flatten(1).abs().sum(1)}
     values = []
     for caller in (1, 2):
         np.random.seed(caller)
         before = np.random.get_state()[1].tolist()
-        plan = plan_of(dataset, network, [saliency_method("GradientShap", network)], measures)
+        plan = plan_of(dataset, network, [saliency_method("GradientShap", network)], metrics)
         values.append([row["strength"] for row in table(run(plan, tmp_path / str(caller)))])
         assert np.random.get_state()[1].tolist() == before
     assert values[0] == values[1]
@@ -250,3 +264,74 @@ def test_shards_are_whole_lines_of_json(tmp_path, dataset, classifier):
     files = sorted((out / "shards").iterdir())
     assert [path.name for path in files] == ["00000000.jsonl", "00000001.jsonl"]
     assert [json.loads(line)["image"] for line in files[1].read_text(encoding="utf-8").splitlines()] == [4, 5]
+
+
+def test_a_metric_or_a_method_that_writes_into_what_it_is_given_changes_nothing_of_the_others(tmp_path, classifier):
+    x = images(4)
+
+    def destroys(case):
+        for tensor in (case.inputs, case.labels, case.target, case.counterfactuals, case.attributions):
+            tensor.zero_()
+        return torch.zeros(len(case.inputs))
+
+    def wants_class_0(x, t):
+        t.label.zero_()
+        return x.mul_(1.5)
+
+    metrics = {
+        "destroys": destroys,
+        "l2": lambda case: l2_input(case.inputs, case.counterfactuals),
+        "aim": lambda case: case.target.float(),
+        "given": lambda case: case.labels.float(),
+    }
+    methods = [Method("first", wants_class_0), Method("second", brighter)]
+    dataset = TensorDataset(x.clone(), torch.ones(4).long())
+    rows = table(run(plan_of(dataset, classifier, methods, metrics), tmp_path / "out"))
+    assert torch.equal(dataset.tensors[0], x)
+    first, second = rows[:4], rows[4:]
+    torch.testing.assert_close(torch.tensor([float(row["l2"]) for row in first]), 0.5 * x.flatten(1).norm(dim=1))
+    assert [float(row["l2"]) for row in second] == pytest.approx([0.4] * 4, abs=1e-5)
+    assert {(row["aim"], row["given"]) for row in rows} == {("2.0", "1.0")}
+    # The targets a method wrote are not those its counterfactuals are judged by.
+    reached = (classifier(1.5 * x).argmax(1) == 2).tolist()
+    assert [row["found"] for row in first] == [str(one) for one in reached]
+    assert not all(reached)
+
+
+def test_a_method_that_writes_into_the_goal_does_not_change_the_labels(tmp_path, classifier):
+    def writes(x, goal):
+        goal.label.fill_(1)
+        return x
+
+    x = images(4)
+    labels = classifier(x).argmax(1)
+    plan = Plan(TensorDataset(x, labels), classifier, leave(), [Method("writes", writes)], {})
+    rows = table(run(plan, tmp_path / "out"))
+    assert [int(row["label"]) for row in rows] == labels.tolist()
+    # To leave a class names no class to reach, and x' = x has not left its own.
+    assert {(row["target"], row["found"]) for row in rows} == {("", "False")}
+
+
+def test_a_value_is_a_goal_of_each_example(tmp_path):
+    x, values = images(4), torch.tensor([0.5, 1.5, 2.5, 3.5])
+
+    def model(x):
+        return x.flatten(1).sum(1)
+
+    wanted = {"wanted": lambda case: case.goal.value}
+    methods = [
+        Method("enough", lambda x, goal: x * (goal.value / model(x)).view(-1, 1, 1, 1) + 0.01),
+        Method("same", lambda x, goal: torch.zeros_like(x)),
+    ]
+    rows = table(run(Plan(TensorDataset(x, values), model, shift(0.5), methods, wanted), tmp_path / "out"))
+    assert [float(row["label"]) for row in rows] == [*values.tolist()] * 2
+    assert [float(row["target"]) for row in rows] == [1.0, 2.0, 3.0, 4.0] * 2
+    assert [float(row["wanted"]) for row in rows] == [1.0, 2.0, 3.0, 4.0] * 2
+    assert [row["found"] for row in rows] == ["True"] * 4 + ["False"] * 4
+    assert {row["confidence"] + row["error"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("label", ["7", float("inf"), float("nan"), 2**70, True, None])
+def test_a_label_that_is_none_is_refused_by_name(tmp_path, classifier, label):
+    with pytest.raises(TypeError, match="example 0"):
+        run(plan_of([(torch.zeros(1, 4, 4), label)], classifier, [Method("m", brighter)]), tmp_path / "out")

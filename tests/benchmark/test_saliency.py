@@ -6,28 +6,28 @@ from captum.metrics import infidelity
 from torch import nn
 from toys import RowClassifier, images
 
-from captum_dcf import DiffeomorphicCounterfactual
+from captum_dcf import DiffeomorphicCounterfactual, ReachClass
 from captum_dcf.benchmark import (
     Case,
     Method,
     NotApplicable,
     SaliencyMap,
-    deletion_measure,
-    infidelity_measure,
-    insertion_measure,
+    infidelity_metric,
+    reach,
     saliency_method,
-    sensitivity_measure,
+    sensitivity_metric,
+    shift,
 )
 from captum_dcf.benchmark.saliency import SALIENCY
-from captum_dcf.metrics import deletion, insertion
 
 X = images(4)
-TARGETS = torch.full((4,), 2)
+GOAL = ReachClass(2)
 
 
-def case_of(method: Method, inputs=X):
-    targets = torch.full((len(inputs),), 2)
-    return Case(inputs, torch.zeros_like(targets), targets, method.explain(inputs, targets), method.explain)
+def case_of(method: Method, model=None, labels=None):
+    labels = torch.zeros(len(X)).long() if labels is None else labels
+    goal_of = reach(2)
+    return Case(X, labels, goal_of, method.explain(X, goal_of(labels)), method.explain, model)
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def network():
 @pytest.fixture
 def counterfactual(classifier, generator):
     method = DiffeomorphicCounterfactual(classifier, generator)
-    return case_of(Method("ours", lambda x, t: method.counterfactual(x, t, confidence=0.8)))
+    return case_of(Method("ours", lambda x, t: method.counterfactual(x, goal=ReachClass(t.label, 0.8))))
 
 
 @pytest.mark.parametrize("name", SALIENCY)
 def test_every_saliency_method_explains_the_class_the_model_sees(name, network):
     x = X.clone()
-    outcome = saliency_method(name, network).explain(x, TARGETS)
+    outcome = saliency_method(name, network).explain(x, GOAL)
     assert isinstance(outcome, SaliencyMap)
     assert outcome.attributions.shape == x.shape
     assert not outcome.attributions.requires_grad
@@ -60,7 +60,7 @@ def test_every_saliency_method_explains_the_class_the_model_sees(name, network):
 
 def test_further_arguments_are_those_of_attribute(network):
     coarse = saliency_method("Occlusion", network, sliding_window_shapes=(1, 4, 4), strides=(1, 4, 4))
-    attributions = coarse.explain(X, TARGETS).attributions
+    attributions = coarse.explain(X, GOAL).attributions
     assert (attributions == attributions[:, :, :1, :1]).all()
 
 
@@ -77,19 +77,8 @@ def test_a_saliency_map_has_no_counterfactual(network):
         case.counterfactuals  # noqa: B018
 
 
-def test_deletion_and_insertion_are_of_the_class_the_model_sees(classifier, counterfactual):
-    seen = classifier(X).argmax(1)
-    torch.testing.assert_close(
-        deletion_measure(classifier)(counterfactual), deletion(classifier, X, counterfactual.attributions, seen)
-    )
-    torch.testing.assert_close(
-        insertion_measure(classifier, 5)(counterfactual),
-        insertion(classifier, X, counterfactual.attributions, seen, steps=5),
-    )
-
-
 def test_infidelity_of_the_gradient_of_a_linear_model_is_zero(classifier):
-    values = infidelity_measure(classifier)(case_of(saliency_method("Saliency", classifier)))
+    values = infidelity_metric(classifier)(case_of(saliency_method("Saliency", classifier)))
     torch.testing.assert_close(values, torch.zeros(4), atol=1e-5, rtol=0)
 
 
@@ -99,7 +88,7 @@ def test_infidelity_of_a_counterfactual_is_captums_of_the_class_to_reach_as_a_sh
         return change, inputs - change
 
     torch.manual_seed(5)
-    values = infidelity_measure(classifier, samples=8)(counterfactual)
+    values = infidelity_metric(classifier, samples=8)(counterfactual)
     torch.manual_seed(5)
     expected = infidelity(
         classifier, perturbed, X, counterfactual.attributions, target=2, n_perturb_samples=8, normalize=True
@@ -113,28 +102,44 @@ def test_infidelity_of_a_counterfactual_is_captums_of_the_class_to_reach_as_a_sh
 
 
 def test_infidelity_of_attributions_that_say_nothing_is_one(classifier):
-    nothing = case_of(Method("nothing", lambda x, t: SaliencyMap(torch.zeros_like(x), t)))
-    torch.testing.assert_close(infidelity_measure(classifier)(nothing), torch.ones(4))
+    nothing = case_of(Method("nothing", lambda x, t: SaliencyMap(torch.zeros_like(x), t.label)))
+    torch.testing.assert_close(infidelity_metric(classifier)(nothing), torch.ones(4))
 
 
 def test_sensitivity_is_the_relative_change_of_the_attributions():
-    constant = case_of(Method("constant", lambda x, t: SaliencyMap(torch.ones_like(x), t)))
-    torch.testing.assert_close(sensitivity_measure()(constant), torch.zeros(4))
+    constant = case_of(Method("constant", lambda x, t: SaliencyMap(torch.ones_like(x), t.label)))
+    torch.testing.assert_close(sensitivity_metric(None)(constant), torch.zeros(4))
     # Attributions x: at most the radius for each of 16 pixels, relative to the length of x.
-    itself = case_of(Method("itself", lambda x, t: SaliencyMap(x, t)))
-    values = sensitivity_measure(radius=0.1, samples=3)(itself)
+    itself = case_of(Method("itself", lambda x, t: SaliencyMap(x, t.label)))
+    values = sensitivity_metric(None, radius=0.1, samples=3)(itself)
     assert ((values > 0) & (values <= 0.4 / X.flatten(1).norm(dim=1))).all()
 
 
-def test_sensitivity_asks_for_the_same_targets(classifier, generator):
+def test_sensitivity_asks_for_the_same_goals():
     asked = []
 
-    def explain(x, t):
-        asked.append((x, t))
-        return x + t.view(-1, 1, 1, 1)
+    def explain(x, goal):
+        asked.append((x, goal))
+        return x + goal.value.view(-1, 1, 1, 1)
 
-    targets = torch.tensor([0, 1, 2, 0])
-    case = Case(X, targets, targets, explain(X, targets), explain)
-    sensitivity_measure(samples=2)(case)
-    assert torch.equal(asked[-1][1], targets.repeat_interleave(2))
+    labels = torch.tensor([0.0, 1.0, 2.0, 0.5])
+    case = Case(X, labels, shift(1.0), explain(X, shift(1.0)(labels)), explain, None)
+    sensitivity_metric(None, samples=2)(case)
+    assert torch.equal(asked[-1][1].value, labels.repeat_interleave(2) + 1)
     assert not asked[-1][0].requires_grad
+
+
+def test_infidelity_asks_for_twenty_noisy_images_of_each(classifier):
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return classifier(x)
+
+    infidelity_metric(model)(case_of(saliency_method("Saliency", classifier)))
+    assert max(sizes) == 20 * len(X)
+
+
+def test_both_say_that_lower_is_better(classifier):
+    for metric in (infidelity_metric(classifier), sensitivity_metric(classifier)):
+        assert (metric.better, metric.of) == ("lower", "example")

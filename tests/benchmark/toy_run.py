@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from captum_dcf.benchmark import Method, Plan, run
+from captum_dcf.benchmark import Method, Plan, reach, run
+from captum_dcf.search import Goal
 
 IMAGES = 22
 
@@ -26,7 +27,7 @@ def plan(log: Path, victim: int | None = None) -> Plan:
     # So that a method knows which images it has.
     images[:, 0, 0, 0] = torch.arange(IMAGES) / 1000
 
-    def jitter(images: Tensor, targets: Tensor) -> Tensor:
+    def jitter(images: Tensor, goal: Goal) -> Tensor:
         numbers = (1000 * images[:, 0, 0, 0]).round().long().tolist()
         if victim in numbers:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -37,9 +38,9 @@ def plan(log: Path, victim: int | None = None) -> Plan:
     return Plan(
         images=TensorDataset(images, torch.arange(IMAGES) % 2),
         model=lambda x: x.flatten(1)[:, :3],
-        target=2,
-        methods=[Method("same", lambda images, targets: images), Method("jitter", jitter, confidence=0.4)],
-        measures={"change": lambda case: case.attributions.flatten(1).norm(dim=1)},
+        goal=reach(2),
+        methods=[Method("same", lambda images, goal: images), Method("jitter", jitter, confidence=0.4)],
+        metrics={"change": lambda case: case.attributions.flatten(1).norm(dim=1)},
         shard_size=4,
     )
 

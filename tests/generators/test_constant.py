@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_dcf.generators.constant import constant_layers, run_layers
+from captum_dcf.generators.constant import constant_layers, run_inverse, run_layers
 
 
 def network(in_channels: int, out_channels: int) -> nn.Module:
@@ -85,3 +85,76 @@ def test_a_convolution_and_the_actnorm_behind_it_are_one_layer():
     flows = [flow for _ in range(3) for flow in (nf.flows.Invertible1x1Conv(4), nf.flows.ActNorm((4, 1, 1)))]
     layers = constant_layers(started(flows, torch.randn(7, 4, 2, 2).double()))
     assert len(layers) == 3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", LAYERS)
+def test_pull_back_takes_an_output_with_a_history(kind: str):
+    flows = started(LAYERS[kind](), torch.randn(7, 5, 4, 4).double())
+    z = torch.randn(3, 5, 4, 4, dtype=torch.float64, requires_grad=True)
+    for layer in constant_layers(flows):
+        y = layer(z)
+        gradient = torch.randn_like(y)
+        before, pulled = layer.pull_back(y, gradient)
+        torch.testing.assert_close(before, z)
+        torch.testing.assert_close(pulled, torch.autograd.grad(y, z, gradient)[0])
+        assert not before.requires_grad
+        z = y.detach().requires_grad_()
+
+
+def test_an_actnorm_that_has_not_seen_data_is_left_to_itself():
+    flows = [nf.flows.Invertible1x1Conv(4), nf.flows.ActNorm((4, 1, 1))]
+    assert len(constant_layers(flows)) == 2
+    # The first batch that it is shown sets it, as everywhere in normflows.
+    run_layers(constant_layers(flows), torch.randn(16, 4, 2, 2))
+    assert flows[1].data_dep_init_done
+    assert len(constant_layers(flows)) == 1
+
+
+def test_a_subclass_of_a_coupling_keeps_its_own_forward():
+    class Doubled(nf.flows.AffineCouplingBlock):
+        def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+            y, log_det = super().forward(z)
+            return 2 * y, log_det
+
+        def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+            return super().inverse(y / 2)
+
+    flows = [Doubled(network(2, 4))]
+    z = torch.randn(3, 4, 2, 2)
+    with torch.no_grad():
+        y = run_layers(constant_layers(flows), z)
+        torch.testing.assert_close(y, flows[0](z)[0])
+        torch.testing.assert_close(run_inverse(constant_layers(flows), y), z)
+
+
+def ill_conditioned(channels: int) -> nf.flows.Invertible1x1Conv:
+    r"""A convolution in single precision whose matrix has a condition of 1e5."""
+    convolution = nf.flows.Invertible1x1Conv(channels)
+    left, right = (torch.linalg.qr(torch.randn(channels, channels)).Q for _ in range(2))
+    with torch.no_grad():
+        convolution.W.copy_(left @ torch.diag(torch.logspace(0, -5, channels)) @ right)
+    return convolution
+
+
+def test_the_matrix_of_a_convolution_is_inverted_in_double_precision():
+    convolution = ill_conditioned(8)
+    z = torch.randn(64, 8, 1, 1)
+    with torch.no_grad():
+        y = run_layers(constant_layers([convolution]), z)
+    exact = torch.linalg.inv(convolution.W.detach().double())
+    expected = torch.einsum("ij,njhw->nihw", exact, z.double())
+    # Rounding of the entries and of one product; an inverse in single precision is off by some 1e-3.
+    assert ((y - expected).norm() / expected.norm()).item() < 2e-6
+
+
+@pytest.mark.parametrize("use_lu", [False, True])
+def test_layers_keep_the_parameters_of_when_they_were_made(use_lu: bool):
+    convolution = nf.flows.Invertible1x1Conv(4, use_lu=use_lu)
+    layers, z = constant_layers([convolution]), torch.randn(2, 4, 3, 3)
+    with torch.no_grad():
+        y = run_layers(layers, z)
+        for parameter in convolution.parameters():
+            parameter.mul_(1.5)
+        torch.testing.assert_close(run_layers(layers, z), y)
+        torch.testing.assert_close(run_inverse(layers, y), z)

@@ -40,7 +40,7 @@ def assert_follows_its_parameters(generator: NormalizingFlowGenerator) -> None:
         before = generator.decode(z)
         change_convolutions(generator)
         after = generator.decode(z)
-        torch.testing.assert_close(after, generator.flow.forward_and_log_det(generator._unpack(z))[0])
+        torch.testing.assert_close(after, NormalizingFlowGenerator(generator.flow).decode(z))
         assert (after - before).abs().max() > 1e-3
         torch.testing.assert_close(generator.encode(after), z, rtol=1e-3, atol=1e-3)
     decoding = [*generator.flow.flows.parameters()]

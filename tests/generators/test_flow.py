@@ -187,7 +187,7 @@ def test_the_typical_length_takes_an_index_of_free_coordinates():
 
 
 @pytest.mark.parametrize(("log_scale", "length"), [(-200.0, "0.0"), (200.0, "inf"), (math.nan, "nan")])
-def test_scales_of_the_base_that_are_no_lengths_are_told(log_scale: float, length: str):
+def test_scales_of_the_base_that_overflow_or_vanish_are_refused(log_scale: float, length: str):
     flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(3), [])
     with torch.no_grad():
         flow.q0.log_scale.fill_(log_scale)
@@ -263,7 +263,7 @@ def test_a_conditional_flow_is_refused_by_name():
         NormalizingFlowGenerator(nf.ClassCondFlow(base, []))
 
 
-def test_a_bare_flow_is_told_its_adapter():
+def test_a_bare_flow_is_referred_to_its_adapter():
     with pytest.raises(TypeError, match=r"received NormalizingFlow: .*NormalizingFlowGenerator"):
         DiffeomorphicCounterfactual(nn.Flatten(), real_nvp())
 
@@ -300,7 +300,7 @@ def test_a_planar_flow_with_an_inverse_is_accepted():
         ((2, 64), r"4 dimensions .* received \(2, 64\)"),
     ],
 )
-def test_images_of_another_shape_are_told(shape: tuple[int, ...], says: str):
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...], says: str):
     generator = NormalizingFlowGenerator(our_glow())
     for use in (generator.encode, generator.log_prob, generator):
         with pytest.raises(ValueError, match=says):

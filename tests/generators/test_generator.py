@@ -51,7 +51,7 @@ def test_the_typical_length_counts_the_free_coordinates(generator: Generator, fr
 
 
 @pytest.mark.parametrize("free", [slice(0, 0), torch.tensor([], dtype=torch.int64)])
-def test_no_free_coordinate_is_told(generator: Generator, free: slice | Tensor):
+def test_no_free_coordinate_is_refused(generator: Generator, free: slice | Tensor):
     generator.free = free
     with pytest.raises(ValueError, match=r"Rotated has no free coordinate.* of 16"):
         generator.typical_length(torch.zeros(2, 16))
@@ -145,7 +145,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_generator_that_forgets_to_initialise_its_base_is_told(use: str):
+def test_a_generator_that_forgets_to_initialise_its_base_is_named(use: str):
     with pytest.raises(AttributeError, match=r"Forgetful\.__init__ must call super\(\)\.__init__\(\)"):
         USES[use](Forgetful())
 

@@ -44,6 +44,53 @@ def test_magnitude_orders_the_pixels(white):
     assert insertion(first_pixel_decides, white, early.clamp(min=0), 1, steps=4).tolist() == [0.125] * 2
 
 
+def test_channels_of_opposite_sign_do_not_cancel():
+    # Of two pixels the first has channels 1 and -1, the second 0.5 and 0.
+    attributions = torch.tensor([[1.0, 0.5], [-1.0, 0.0]]).view(1, 2, 1, 2)
+    area = insertion(first_pixel_decides, torch.ones(1, 2, 1, 2), attributions, 1, steps=2)
+    assert area.tolist() == [0.75]
+
+
+def test_equal_attributions_keep_the_order_of_the_image():
+    seen = []
+
+    def watch(x):
+        seen.append(x.flatten(1).clone())
+        return mean_decides(x)
+
+    insertion(watch, torch.ones(1, 1, 32, 32), torch.ones(1, 1, 32, 32), 1, steps=4)
+    for step, image in enumerate(seen):
+        assert image[0].tolist() == [1.0] * (256 * step) + [0.0] * (1024 - 256 * step)
+
+
+def test_attributions_that_are_nan_have_no_area(black, white):
+    attributions = torch.rand(2, 1, 2, 2)
+    expected = insertion(mean_decides, white, attributions, 1)
+    attributions[1, 0, 0, 0] = torch.nan
+    for area in (
+        insertion(mean_decides, white, attributions, 1),
+        deletion(mean_decides, white, attributions, 1),
+        cout(lambda x: mean_decides(x.nan_to_num()), black, attributions, 1, 0),
+    ):
+        assert area.isnan().tolist() == [False, True]
+    torch.testing.assert_close(insertion(mean_decides, white, attributions, 1)[0], expected[0])
+
+
+def test_kinds_of_output_have_the_same_areas():
+    x, changed = images(3), images(3, seed=1)
+
+    def logit(x):
+        return 4 * x.flatten(1).mean(1) - 2
+
+    def probabilities(x):
+        return torch.stack((-logit(x), logit(x)), dim=1).sigmoid()
+
+    for function, arguments in ((cout, (x, changed, 1, 0)), (deletion, (x, changed, 1)), (insertion, (x, changed, 1))):
+        expected = function(lambda x: probabilities(x).log(), *arguments)
+        torch.testing.assert_close(function(logit, *arguments, output="binary_logit"), expected)
+        torch.testing.assert_close(function(probabilities, *arguments, output="probabilities"), expected)
+
+
 def test_order_does_not_matter_to_a_model_that_counts(white):
     for steps in (1, 3, 10):
         area = insertion(mean_decides, white, images(2)[:, :, :2, :2], 1, steps=steps)

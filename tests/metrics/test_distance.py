@@ -36,6 +36,16 @@ def test_one_changed_channel_is_a_changed_pixel():
     changed[0, 2, 1, 1] = 0.4 / 255
     assert sparsity(x, changed).tolist() == [0.75]
     assert sparsity(x, changed, tolerance=0.0).tolist() == [0.5]
+    # The largest change of a channel counts, not their mean, 0.5 / 3.
+    assert sparsity(x, changed, tolerance=0.3).tolist() == [0.75]
+
+
+def test_sparsity_of_a_pixel_that_is_nan_is_nan():
+    x = torch.zeros(3, 2, 2, 2)
+    changed = x.clone()
+    changed[1, 0, 0, 0] = torch.nan
+    changed[2, 0, 0, 0] = torch.inf
+    torch.testing.assert_close(sparsity(x, changed), torch.tensor([1.0, torch.nan, 0.75]), equal_nan=True)
 
 
 def test_features_are_pixels_of_their_own():
@@ -62,16 +72,30 @@ def test_ssim_is_that_of_scikit_image(channels):
     np.testing.assert_allclose(ssim(x, changed).numpy(), expected, rtol=1e-4)
 
 
+def test_ssim_of_flat_images_by_hand():
+    # Without variance the luminance is left, with c1 = 1e-4: 1e-4 / (1e-4 + 1e-4), and of equal ones 1.
+    dark, grey = torch.zeros(2, 1, 11, 11), torch.full((2, 1, 11, 11), 0.01)
+    torch.testing.assert_close(ssim(dark, grey), torch.full((2,), 0.5))
+    torch.testing.assert_close(ssim(255 * dark, 255 * grey, data_range=255.0), torch.full((2,), 0.5))
+
+
+def test_ssim_does_not_lose_its_digits_far_from_zero():
+    x = 1000 + torch.rand(3, 1, 16, 16, dtype=torch.float64)
+    changed = x + 0.3 * torch.rand_like(x)
+    in_single = ssim(x.float(), changed.float()).double()
+    torch.testing.assert_close(in_single, ssim(x, changed), rtol=0, atol=2e-3)
+
+
 def test_ssim_of_equal_images_and_of_one_image():
     x = torch.rand(1, 1, 16, 16)
     assert ssim(x, x).shape == (1,)
     torch.testing.assert_close(ssim(x, x), torch.ones(1))
 
 
-@pytest.mark.parametrize("measure", [l1, l2_input, sparsity, ssim])
-def test_other_shape_is_refused(measure):
+@pytest.mark.parametrize("distance", [l1, l2_input, sparsity, ssim])
+def test_other_shape_is_refused(distance):
     with pytest.raises(ValueError, match=r"\(2, 1, 16, 16\) and \(1, 1, 16, 16\)"):
-        measure(torch.zeros(2, 1, 16, 16), torch.zeros(1, 1, 16, 16))
+        distance(torch.zeros(2, 1, 16, 16), torch.zeros(1, 1, 16, 16))
 
 
 def test_image_smaller_than_the_window_is_refused():
@@ -79,14 +103,14 @@ def test_image_smaller_than_the_window_is_refused():
         ssim(torch.zeros(1, 1, 10, 28), torch.zeros(1, 1, 10, 28))
 
 
-@pytest.mark.parametrize("measure", [l1, l2_input, sparsity, ssim])
-def test_grey_levels_in_bytes_are_refused(measure):
+@pytest.mark.parametrize("distance", [l1, l2_input, sparsity, ssim])
+def test_grey_levels_in_bytes_are_refused(distance):
     # Their differences would wrap around.
     bytes_ = torch.full((1, 1, 16, 16), 5, dtype=torch.uint8)
-    with pytest.raises(TypeError, match=r"of floats, received torch\.uint8"):
-        measure(bytes_, bytes_ - 1)
+    with pytest.raises(TypeError, match=r"floating point, received torch\.uint8"):
+        distance(bytes_, bytes_ - 1)
 
 
-@pytest.mark.parametrize("measure", [l1, l2_input, sparsity, ssim])
-def test_no_image_has_no_distance(measure):
-    assert measure(torch.zeros(0, 1, 16, 16), torch.zeros(0, 1, 16, 16)).shape == (0,)
+@pytest.mark.parametrize("distance", [l1, l2_input, sparsity, ssim])
+def test_no_image_has_no_distance(distance):
+    assert distance(torch.zeros(0, 1, 16, 16), torch.zeros(0, 1, 16, 16)).shape == (0,)

@@ -6,7 +6,7 @@ import sys
 HEAVY = ("torchvision", "sklearn", "torchmetrics", "pytorch_image_generation_metrics", "scipy")
 
 
-def test_measures_load_no_optional_package():
+def test_metrics_load_no_optional_package():
     # What `import captum.attr` itself loads is not ours to avoid.
     program = (
         "import sys, captum.attr; before = set(sys.modules); import captum_dcf.metrics; "

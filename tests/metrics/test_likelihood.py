@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import Rotated, images
 
-from captum_dcf.metrics import likelihood, likelihood_percentile, log_likelihood
+from captum_dcf.metrics import likelihood_percentile, log_likelihood
 
 
 class Gaussian(Rotated):
@@ -17,13 +17,11 @@ class Gaussian(Rotated):
         return -0.5 * (self.encode(x).square() + math.log(2 * math.pi)).sum(1)
 
 
-def test_log_likelihood_is_that_of_the_generator(monkeypatch):
+def test_log_likelihood_is_that_of_the_generator():
     from scipy.stats import multivariate_normal
 
     x = images(7)
     expected = multivariate_normal(np.full(16, 0.5)).logpdf(x.flatten(1).numpy())
-    np.testing.assert_allclose(log_likelihood(Gaussian(), x), expected, rtol=1e-5)
-    monkeypatch.setattr(likelihood, "_IMAGES_AT_ONCE", 2)
     np.testing.assert_allclose(log_likelihood(Gaussian(), x), expected, rtol=1e-5)
 
 
@@ -42,16 +40,47 @@ def test_extremes():
     assert likelihood_percentile(Gaussian(), torch.cat((best, worst)), held_out).tolist() == [100.0, 0.0]
 
 
+class Flat(Rotated):
+    r"""A density that is the same everywhere; it counts the images it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def log_prob(self, x):
+        self.asked.append(len(x))
+        return x.new_zeros(len(x))
+
+
+def test_many_images_are_asked_about_in_few_portions():
+    generator, x = Flat(), images(600)
+    assert log_likelihood(generator, x).shape == (600,)
+    assert sum(generator.asked) == 600
+    assert 2 <= len(generator.asked) <= 6
+
+
+def test_images_as_plausible_as_another_count():
+    assert likelihood_percentile(Flat(), images(2), images(5, seed=1)).tolist() == [100.0, 100.0]
+
+
 def test_density_that_is_not_a_number_is_no_percentage():
-    assert likelihood_percentile(Gaussian(), torch.full((1, 1, 4, 4), torch.nan), images(3)).tolist() == [0.0]
+    x = images(3)
+    x[1] = torch.nan
+    percentages = likelihood_percentile(Gaussian(), x, images(3, seed=1))
+    assert percentages.isnan().tolist() == [False, True, False]
+
+
+def test_references_without_a_density_are_refused():
+    references = images(5)
+    references[2, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="of 5, 1 have NaN"):
+        likelihood_percentile(Gaussian(), images(2), references)
 
 
 def test_bad_input_is_refused(generator):
     with pytest.raises(TypeError, match="no density"):
         log_likelihood(generator, images(2))
-    with pytest.raises(ValueError, match="held-out set is empty"):
+    with pytest.raises(ValueError, match="no references"):
         likelihood_percentile(Gaussian(), images(2), images(2)[:0])
     with pytest.raises(ValueError, match=r"\(2, 1, 4, 4\) and \(3, 16\)"):
         likelihood_percentile(Gaussian(), images(2), torch.zeros(3, 16))
-    with pytest.raises(ValueError, match="no images"):
-        log_likelihood(Gaussian(), images(2)[:0])

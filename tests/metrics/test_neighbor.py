@@ -32,6 +32,27 @@ def test_small_portions_give_the_same(monkeypatch):
     torch.testing.assert_close(neighbor_agreement(x, 1, references, labels), at_once)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_references_that_are_not_finite_are_refused(value):
+    # Their centre, and with it every distance, would be NaN.
+    references = torch.rand(30, 1, 4, 4)
+    references[0, 0, 1, 2] = value
+    with pytest.raises(ValueError, match="1 of 30"):
+        neighbor_agreement(torch.rand(2, 1, 4, 4), 0, references, torch.zeros(30, dtype=torch.long))
+    with pytest.raises(ValueError, match="1 of 30"):
+        neighbor_mean(torch.rand(2, 1, 4, 4), references, torch.zeros(30))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_image_that_is_not_finite_has_no_neighbours_and_leaves_the_others_theirs(value):
+    x, references, labels = torch.rand(3, 1, 4, 4), torch.rand(30, 1, 4, 4), torch.randint(0, 2, (30,))
+    agreement, mean = neighbor_agreement(x, 1, references, labels), neighbor_mean(x, references, labels.float())
+    x[1, 0, 0, 0] = agreement[1] = mean[1] = torch.nan
+    x[1, 0, 0, 0] = value
+    torch.testing.assert_close(neighbor_agreement(x, 1, references, labels), agreement, equal_nan=True)
+    torch.testing.assert_close(neighbor_mean(x, references, labels.float()), mean, equal_nan=True)
+
+
 def test_whole_values_have_a_mean_of_their_own():
     assert neighbor_mean(torch.zeros(1, 1), torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([1, 2, 7]), k=2) == 1.5
 

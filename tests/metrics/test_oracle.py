@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from toys import images
 
-from captum_dcf.metrics import oracle_agreement, oracle_score, validity
+from captum_dcf.metrics import oracle_agreement, oracle_score, oracle_value, validity
 
 LABELS = np.array([3, 5, 8]).repeat(10)
 
@@ -34,8 +36,32 @@ def test_validity_by_hand():
 def test_validity_of_one_logit():
     x = torch.tensor([2.0, -2.0]).view(2, 1, 1, 1)
     for model in (lambda x: x.flatten(1), lambda x: x.flatten()):
-        assert validity(model, x, 1).tolist() == [1.0, 0.0]
-        assert validity(model, x, 0).tolist() == [0.0, 1.0]
+        assert validity(model, x, 1, output="binary_logit").tolist() == [1.0, 0.0]
+        assert validity(model, x, 0, output="binary_logit").tolist() == [0.0, 1.0]
+        assert oracle_agreement(model, x, 1, output="binary_logit").tolist() == [1.0, 0.0]
+        scores = oracle_score(model, x, torch.tensor([0, 1]), output="binary_logit")
+        torch.testing.assert_close(scores, torch.full((2,), 1 / (1 + math.exp(2))))
+        with pytest.raises(ValueError, match=r"received \(2.*output='binary_logit'"):
+            validity(model, x, 1)
+    with pytest.raises(ValueError, match=r"received \(2, 3\)"):
+        validity(lambda x: torch.zeros(2, 3), x, 1, output="binary_logit")
+
+
+def test_validity_of_probabilities():
+    def model(x):
+        return torch.tensor([[0.75, 0.25], [0.0, 1.0]])
+
+    x = torch.zeros(2, 1, 1, 1)
+    assert validity(model, x, torch.tensor([0, 1]), confidence=0.7, output="probabilities").tolist() == [1.0, 1.0]
+    # The confidence must be exceeded.
+    assert validity(model, x, torch.tensor([0, 1]), confidence=0.75, output="probabilities").tolist() == [0.0, 1.0]
+    assert oracle_agreement(model, x, 1, output="probabilities").tolist() == [0.0, 1.0]
+    assert oracle_score(model, x, 1, output="probabilities").tolist() == [0.25, 1.0]
+    with pytest.raises(ValueError, match=r"probabilities.*received 'percent'"):
+        validity(model, x, 1, output="percent")
+    for wrong in (torch.tensor([[2.0, -1.0]] * 2), torch.tensor([[0.5, 0.2]] * 2)):
+        with pytest.raises(ValueError, match="output='logits'"):
+            validity(lambda x, wrong=wrong: wrong, x, 1, output="probabilities")
 
 
 def test_further_arguments_reach_the_model(classifier):
@@ -94,29 +120,29 @@ def test_module_is_an_oracle(digits, classifier):
     assert oracle_agreement(classifier, x, probabilities.argmax(1)).tolist() == [1.0] * 6
 
 
-def test_regressors_without_a_target():
+def test_value_of_a_regressor():
     from sklearn.linear_model import LinearRegression
 
     x = images(8)
     means = x.flatten(1).mean(1)
     oracle = LinearRegression().fit(x.flatten(1).numpy(), means.numpy())
-    torch.testing.assert_close(oracle_score(oracle, x), means)
-    torch.testing.assert_close(oracle_score(lambda x: x.flatten(1).mean(1, keepdim=True), x), means)
+    torch.testing.assert_close(oracle_value(oracle, x), means)
+    torch.testing.assert_close(oracle_value(lambda x: x.flatten(1).mean(1, keepdim=True), x), means)
     with pytest.raises(TypeError, match="LinearRegression is not a fitted classifier"):
         oracle_score(oracle, x, 1)
     with pytest.raises(ValueError, match=r"one value for each of 8 images, received \(8, 3\)"):
-        oracle_score(logits, x)
+        oracle_value(logits, x)
 
 
 def test_unknown_class_and_unknown_oracle_are_refused(digits):
     from sklearn.svm import SVC
 
     oracle = SVC(decision_function_shape="ovo").fit(digits.flatten(1).numpy(), LABELS)
-    for measure in (oracle_agreement, oracle_score):
+    for judged in (oracle_agreement, oracle_score):
         with pytest.raises(ValueError, match=r"not fitted on the classes \[4\]; it knows \[3, 5, 8\]"):
-            measure(oracle, digits, 4)
+            judged(oracle, digits, 4)
         with pytest.raises(TypeError, match="scikit-learn estimator"):
-            measure("svm", digits, 3)
+            judged("svm", digits, 3)
 
 
 @pytest.mark.parametrize("classes", [3, 4])
@@ -127,3 +153,49 @@ def test_one_score_per_pair_of_classes_is_refused(classes: int):
     oracle = SVC(decision_function_shape="ovo").fit(x.flatten(1).numpy(), labels)
     with pytest.raises(ValueError, match="ovr"):
         oracle_score(oracle, x, 1)
+
+
+def test_one_score_per_pair_is_refused_wherever_the_machine_stands(digits):
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    flat = digits.flatten(1).numpy()
+    shapes = {"decision_function_shape": ["ovo"]}
+    for wrapped in (
+        make_pipeline(StandardScaler(), SVC(decision_function_shape="ovo")),
+        GridSearchCV(SVC(decision_function_shape="ovo"), {"C": [1.0]}, cv=2),
+        GridSearchCV(SVC(), shapes, cv=2),
+        make_pipeline(StandardScaler(), GridSearchCV(SVC(), shapes, cv=2)),
+    ):
+        with pytest.raises(ValueError, match="ovr"):
+            oracle_score(wrapped.fit(flat, LABELS), digits, 3)
+    for wrapped in (make_pipeline(StandardScaler(), SVC()), GridSearchCV(SVC(), {"C": [1.0]}, cv=2)):
+        scores = wrapped.fit(flat, LABELS).decision_function(flat)[:, 1]
+        np.testing.assert_allclose(oracle_score(wrapped, digits, 5), scores, rtol=1e-5)
+
+
+def test_two_classes_are_one_pair(digits):
+    from sklearn.svm import SVC
+
+    flat = digits[:20].flatten(1).numpy()
+    oracle = SVC(decision_function_shape="ovo").fit(flat, LABELS[:20])
+    np.testing.assert_allclose(oracle_score(oracle, digits[:20], 5), oracle.decision_function(flat), rtol=1e-5)
+
+
+def test_an_image_that_is_not_finite_leaves_the_others_to_an_estimator(digits):
+    from sklearn.linear_model import LinearRegression
+    from sklearn.svm import LinearSVC
+
+    flat = digits.flatten(1).numpy()
+    oracle, regressor = LinearSVC().fit(flat, LABELS), LinearRegression().fit(flat, LABELS)
+    labels, missing = torch.as_tensor(LABELS), digits.clone()
+    missing[3, 0, 0, 1] = torch.nan
+    agreement = oracle_agreement(oracle, digits, labels)
+    score, value = oracle_score(oracle, digits, labels), oracle_value(regressor, digits)
+    agreement[3], score[3], value[3] = 0, torch.nan, torch.nan
+    torch.testing.assert_close(oracle_agreement(oracle, missing, labels), agreement)
+    torch.testing.assert_close(oracle_score(oracle, missing, labels), score, equal_nan=True)
+    torch.testing.assert_close(oracle_value(regressor, missing), value, equal_nan=True)
+    assert oracle_score(oracle, missing[3:4], 3).isnan().all()

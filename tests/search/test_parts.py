@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.noise import noise
-from captum_dcf.search.rows import finite_rows, half_way, like, row_norm
+from captum_dcf.search.rows import finite_rows, half_way, like
+from captum_dcf.search.step import row_norm
 from captum_dcf.search.term import PixelDistance, ReconstructionDistance, SquaredDistance
 
 # Noise

@@ -11,7 +11,7 @@ from plane import Counting, Plane, Walk, at, first_coordinate, plane, problem, r
 from torch import Tensor
 
 from captum_dcf.search import Ascent, AtLeast, Coordinates, Goal, ReachClass, Searcher, Status, UnitGradient, Verdict
-from captum_dcf.search.coordinates import clamp, decode, encode
+from captum_dcf.search.coordinates import decode, encode
 from captum_dcf.search.external import External
 from captum_dcf.search.fista import Fista
 from captum_dcf.search.line import Line
@@ -128,9 +128,10 @@ def test_a_class_that_is_ruled_out_itself_is_not_finite():
 def test_r1_pixels_almost_at_a_bound_are_put_on_it_in_every_search():
     decoded = torch.tensor([[-0.5, 5e-5, 2e-4, 0.5, 1 - 2e-4, 1 - 5e-5, 1.5]])
     expected = torch.tensor([[0.0, 0.0, 2e-4, 0.5, 1 - 2e-4, 1.0, 1.0]])
-    assert torch.equal(clamp(decoded, (0.0, 1.0)), expected)
-    torch.testing.assert_close(clamp(decoded * 10 - 5, (-5.0, 5.0)), expected * 10 - 5)
-    assert clamp(decoded, None) is decoded
+    assert torch.equal(decode(Plane(data_range=(0.0, 1.0)), decoded, decoded)[0], expected)
+    wide = decoded * 10 - 5
+    torch.testing.assert_close(decode(Plane(data_range=(-5.0, 5.0)), wide, wide)[0], expected * 10 - 5)
+    assert torch.equal(decode(Plane(), decoded, decoded)[0], decoded)
     start = torch.tensor([[0.2, 0.25]])
     for searcher in _searchers():
         result = run(
@@ -340,7 +341,8 @@ def test_an_encoder_that_needs_gradients_enables_them(grad_mode: Callable[[], An
 
 def test_images_have_the_precision_of_the_inputs():
     for dtype in (torch.float16, torch.float64):
-        images = decode(Plane(lambda z, dtype=dtype: z.to(dtype)), at(0.5), at(0.0))
+        images, finite = decode(Plane(lambda z, dtype=dtype: z.to(dtype)), at(0.5), at(0.0))
+        assert finite.all()
         assert images.dtype == torch.float32
 
 

@@ -2,8 +2,12 @@ r"""Training on a few made-up digits: weights and card appear, load, and a check
 
 from __future__ import annotations
 
+import os
+import pickle
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from idx import write_mnist
@@ -100,6 +104,140 @@ def test_an_unknown_recipe(root: Path, tmp_path: Path):
 def test_a_root_without_data(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         train("mnist-cnn", tmp_path / "nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize("there", [["json", "safetensors"], ["json"], ["safetensors"]])
+def test_weights_of_another_training_are_not_replaced(root: Path, tmp_path: Path, there: list[str]):
+    for suffix in there:
+        (tmp_path / f"mnist-ae.{suffix}").write_text("of the user")
+    before = contents_of_files(tmp_path)
+    with pytest.raises(FileExistsError, match=rf"mnist-ae\.{there[-1]}"):
+        train("mnist-ae", root, tmp_path, epochs=1)
+    assert contents_of_files(tmp_path) == before
+
+
+def contents_of_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_card_says_how_many_images_were_used(root: Path, tmp_path: Path):
+    card = train("mnist-ae", root, tmp_path / "out", epochs=1, limit=20)
+    assert card.data.startswith("20 training images of MNIST")
+    assert card.training["images"] == 20
+    assert card.training["command"] == "captum-dcf train mnist-ae --seed 0 --epochs 1 --limit 20"
+    assert "20 test images" in card.measured
+    for limit in (None, 30):
+        with pytest.raises(ValueError, match=f"began with limit 20, not {limit}"):
+            train("mnist-ae", root, tmp_path / "out", epochs=2, limit=limit)
+    whole = train("mnist-ae", root, tmp_path / "whole", epochs=1)
+    assert whole.data.startswith("130 training images")
+    assert "--limit" not in whole.training["command"]
+
+
+def test_a_limit_of_nothing_is_refused(root: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="there are 130, and limit is 0"):
+        train("mnist-ae", root, tmp_path / "out", epochs=1, limit=0)
+
+
+def test_a_card_says_how_it_was_trained(root: Path, tmp_path: Path):
+    training = train("mnist-cnn", root, tmp_path / "out", epochs=1).training
+    expected = {"objective": "classification", "source": "mnist", "augment": ["shift_two_pixels"], "clip": 1.0}
+    assert expected.items() <= training.items()
+    assert (training["batch_size"], training["weight_decay"]) == (128, 1e-4)
+
+
+class Opened:
+    r"""Leaves a file behind where it is unpickled by a loader that runs code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_not_executed(root: Path, tmp_path: Path):
+    marker = tmp_path / "executed"
+    (tmp_path / "out").mkdir()
+    torch.save({"epoch": Opened(marker)}, tmp_path / "out" / "mnist-ae.ckpt")
+    with pytest.raises(ValueError, match=r"mnist-ae\.ckpt cannot be read as a checkpoint"):
+        train("mnist-ae", root, tmp_path / "out", epochs=1)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 and no more", pickle.dumps({"epoch": 1})])
+def test_a_file_that_is_no_checkpoint_is_named(root: Path, tmp_path: Path, content: bytes):
+    (tmp_path / "mnist-ae.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"mnist-ae\.ckpt (cannot be read as|is no) .*checkpoint") as caught:
+        train("mnist-ae", root, tmp_path, epochs=1)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(root: Path, tmp_path: Path):
+    (tmp_path / "mnist-ae.ckpt").mkdir()
+    with pytest.raises(OSError, match=r"mnist-ae\.ckpt"):
+        train("mnist-ae", root, tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize("content", [[], {"epoch": 1}, torch.zeros(3)])
+def test_a_file_of_something_else_is_no_checkpoint(root: Path, tmp_path: Path, content: object):
+    torch.save(content, tmp_path / "mnist-ae.ckpt")
+    with pytest.raises(ValueError, match=r"mnist-ae\.ckpt is no checkpoint .*state_dict"):
+        train("mnist-ae", root, tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize("settings", ["its own", "none"])
+def test_the_checkpoint_of_another_model_is_named(root: Path, tmp_path: Path, settings: str):
+    train("mnist-oracle", root, tmp_path, epochs=1)
+    found = torch.load(tmp_path / "mnist-oracle.ckpt", weights_only=True)
+    if settings == "none":
+        found["hyper_parameters"] = {}
+    torch.save(found, tmp_path / "mnist-ae.ckpt")
+    says = "holds the weights of another model" if settings == "none" else "began with architecture 'residual_class"
+    with pytest.raises(ValueError, match=says) as caught:
+        train("mnist-ae", root, tmp_path, epochs=2)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_training_that_ended_before_its_weights_were_written_writes_them(root: Path, tmp_path: Path):
+    card = train("mnist-ae", root, tmp_path, epochs=2)
+    for suffix in ("json", "safetensors"):
+        (tmp_path / f"mnist-ae.{suffix}").unlink()
+    again = train("mnist-ae", root, tmp_path, epochs=2)
+    assert again.sha256 == card.sha256
+    assert again.figures == card.figures
+    assert again.training["epochs_before_last_run"] == 2
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("captum_dcf.training.run._fit", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        train("mnist-ae", root, tmp_path / "file" / "out", epochs=1)
+
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(OSError, match="No space"):
+        train("mnist-ae", root, tmp_path / "out", epochs=1)
+
+
+def test_the_random_state_of_the_caller_stays(root: Path, tmp_path: Path):
+    states = [torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()]
+    environment = dict(os.environ)
+    train("mnist-ae", root, tmp_path, epochs=1)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+    assert dict(os.environ) == environment
+
+
+def test_another_seed_gives_other_weights(root: Path, tmp_path: Path):
+    one, two = (train("mnist-ae", root, tmp_path / str(seed), epochs=1, seed=seed) for seed in (1, 2))
+    assert one.sha256 != two.sha256
 
 
 def _test_set(root: Path) -> tuple[torch.Tensor, torch.Tensor]:

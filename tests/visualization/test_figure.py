@@ -64,6 +64,80 @@ def test_a_single_result_is_drawn_with_its_first_rows(results):
 def test_what_is_no_result_is_refused():
     with pytest.raises(TypeError, match="a Counterfactual or several by name, received list"):
         counterfactual_figure([1, 2])
+    with pytest.raises(TypeError, match="'a' must be a Counterfactual, received int"):
+        counterfactual_figure({"a": 3})
+
+
+def panels(figure):
+    return [axis for axis in figure.axes if axis.images and axis.get_label() != "<colorbar>"]
+
+
+@pytest.mark.parametrize("rows", [[1, 3], (1, 3), torch.tensor([1, 3]), np.array([1, 3]), range(1, 4, 2)], ids=str)
+def test_rows_may_be_any_numbers(results, rows):
+    drawn = panels(counterfactual_figure(results["weak"], rows=rows))
+    expected = results["weak"].inputs[[1, 3]].permute(0, 2, 3, 1)
+    assert np.allclose(np.stack([axis.images[0].get_array() for axis in drawn[::4]]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "says"),
+    [
+        ([0, 4], ValueError, "from 0 to 3, received .*4"),
+        ([-1], ValueError, "from 0 to 3, received .*-1"),
+        (torch.tensor([9]), ValueError, "from 0 to 3, received .*9"),
+        (2, TypeError, "received 2"),
+        ([True, False, True, False], TypeError, "received .*True"),
+        (torch.tensor([True, False, True, True]), TypeError, "received .*True"),
+        ([0.5], TypeError, "received .*0.5"),
+    ],
+    ids=str,
+)
+def test_rows_that_are_none_are_refused(results, rows, error, says):
+    with pytest.raises(error, match=says):
+        counterfactual_figure(results, rows=rows)
+
+
+def test_every_row_needs_a_label(results):
+    with pytest.raises(ValueError, match="received 1 for 2 rows"):
+        counterfactual_figure(results, rows=[0, 1], row_labels=["first"])
+
+
+def test_names_and_labels_are_text_as_it_is(results, tmp_path):
+    name, label = "a$b_{$", "$x_{$"
+    figure = counterfactual_figure({name: results["weak"], 3: results["strong"]}, rows=[0], row_labels=[label])
+    figure.savefig(tmp_path / "figure.png")
+    drawn = panels(figure)
+    assert (drawn[0].get_ylabel(), drawn[2].get_title(), drawn[4].get_title()) == (label, f"x'\n{name}", "x'\n3")
+
+
+def test_a_long_label_is_cut(results):
+    figure = counterfactual_figure(results, rows=[0], row_labels=[249 * "a"])
+    lines = panels(figure)[0].get_ylabel().splitlines()
+    assert len(lines) == 3
+    assert lines[-1].endswith("…")
+
+
+def test_images_without_bounds_are_drawn_from_the_least_to_the_greatest_value(results):
+    weak = results["weak"]
+    wide = replace(weak, inputs=6 * weak.inputs - 3, counterfactuals=6 * weak.counterfactuals - 3)
+    everything = torch.stack((wide.inputs, wide.reconstructions, wide.counterfactuals))[:, :1]
+    first = panels(counterfactual_figure(wide, rows=[0], data_range=None))[0].images[0].get_array()
+    least, greatest = everything.min(), everything.max()
+    expected = (wide.inputs[0].permute(1, 2, 0) - least) / (greatest - least)
+    assert np.allclose(first, expected, atol=1e-6)
+    grey = replace(
+        wide, **{name: getattr(wide, name)[:, :1] for name in ("inputs", "reconstructions", "counterfactuals")}
+    )
+    everything = torch.stack((grey.inputs, grey.reconstructions, grey.counterfactuals))[:, :1]
+    drawn = panels(counterfactual_figure(grey, rows=[0], data_range=None))[0].images[0]
+    assert drawn.get_clim() == pytest.approx((float(everything.min()), float(everything.max())))
+
+
+def test_colours_beyond_the_range_are_those_at_its_ends(results, caplog):
+    bright = replace(results["weak"], inputs=3 * results["weak"].inputs - 1)
+    drawn = panels(counterfactual_figure(bright, rows=[0]))[0].images[0].get_array()
+    assert np.allclose(drawn, bright.inputs[0].permute(1, 2, 0).clamp(0, 1), atol=1e-6)
+    assert not caplog.records  # Matplotlib would clip them too, but complains of it
 
 
 def test_half_precision_is_drawn_and_no_row_is_refused(results):
@@ -85,7 +159,10 @@ def test_what_is_drawn_is_what_was_found(results):
 
 def test_a_map_without_any_change_is_drawn(results):
     same = {name: type(part)(**{**vars(part), "counterfactuals": part.inputs}) for name, part in results.items()}
-    counterfactual_figure(same, rows=[0]).savefig("/dev/null", format="png")
+    figure = counterfactual_figure(same, rows=[0])
+    drawn = [axis.images[0] for axis in panels(figure) if axis.images[0].get_cmap().name == "RdBu_r"]
+    assert {image.get_clim() for image in drawn} == {(-1, 1)}
+    assert not any(np.asarray(image.get_array()).any() for image in drawn)
 
 
 def test_no_global_state_of_matplotlib_is_touched(results):
@@ -107,3 +184,7 @@ def test_bad_input_is_named(results):
     flat = type(flat)(**{**vars(flat), "inputs": flat.inputs.flatten(1)})
     with pytest.raises(ValueError, match=r"\(4, 108\)"):
         counterfactual_figure({"flat": flat}, rows=[0])
+
+
+def test_a_notebook_draws_it_without_pyplot(results):
+    assert counterfactual_figure(results)._repr_png_().startswith(b"\x89PNG")
