@@ -32,7 +32,7 @@ def run_demo(out: Path, per_class: int = 100, say: Say = lambda line: None, over
     Args:
         out: Folder for ``table.md`` and ``counterfactuals.png``; made if there is none.
         per_class: How many of the bundled hundred of each.
-        say: Is told of each search when it begins and ends.
+        say: Called with a line when a search begins and when it ends.
         overwrite: Whether the table and the picture of an earlier call may be replaced.
 
     Raises:

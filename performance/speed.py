@@ -113,9 +113,9 @@ def measure(task: Task, batches: list[int], single: int, repetitions: int) -> di
         record(f"engine, Adam, batch {largest}", our_run(task, everything, largest, **adam)[0])
         record(f"engine, unit steps, batch {largest}", our_run(task, everything, largest, softening=0.0)[0])
         for batch in batches:
-            parts = floor.round_sizes(task, rows_of[batch], batch, MAX_STEPS)
+            sizes = floor.round_sizes(task, rows_of[batch], batch, MAX_STEPS)
             record(f"ours, batch {batch}", our_run(task, rows_of[batch], batch)[0])
-            floors.setdefault(batch, []).append(floor.measure(task, rows_of[batch], batch, parts))
+            floors.setdefault(batch, []).append(floor.measure(task, rows_of[batch], batch, sizes))
     return {
         "searches": {name: summary(values) for name, values in runs.items()},
         "ratio": spread([ratio(ours, base) for ours, base in zip(runs[f"ours, batch {largest}"], runs["paper"])]),

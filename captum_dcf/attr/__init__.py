@@ -10,6 +10,7 @@ from .natural import NaturalCounterfactual
 from .perturbation import PerturbationCounterfactual
 from .prototype import PrototypeCounterfactual
 from .revise import Revise
+from .spaces import LatentMethod, PixelMethod
 
 __all__ = [
     "AdversarialExample",
@@ -17,9 +18,11 @@ __all__ = [
     "CounterfactualAttribution",
     "CounterfactualWarning",
     "DiffeomorphicCounterfactual",
+    "LatentMethod",
     "LatentShift",
     "NaturalCounterfactual",
     "PerturbationCounterfactual",
+    "PixelMethod",
     "PrototypeCounterfactual",
     "Revise",
 ]

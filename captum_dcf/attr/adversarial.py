@@ -1,4 +1,4 @@
-r"""AdversarialExample: the same walk in pixels, the baseline that counterfactuals are told from."""
+r"""AdversarialExample: the same walk in pixels, the baseline beside counterfactuals."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ PROGRESS = 0.2
 # How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7
 SHORTEST = 0.1
-# Told apart from the searcher's own state by this: a rule may use the same names.
+# Keeps a rule's memory apart from the searcher's own: both may use the same names.
 RULE = "rule."
 LENGTH = RULE + "length"
 
@@ -35,7 +35,8 @@ class Ascent(Searcher):
 
     A step to where image, output or gradient is not finite, or where the gradient is exactly zero (far out, where
     decoders saturate), is taken back and halved, for that example alone. A step that makes things worse is not taken
-    back: a monotone search gets trapped.
+    back: a monotone search gets trapped. A gradient that is nothing but rounding noise is stepped along like any other:
+    how small noise is depends on what the model and the decoder compute.
 
     Where the rule names the length of its steps, a search that got on by less than a fifth of the way of its last
     ``patience`` steps is circling and hardly ever arrives. It restarts with steps of 0.7 the length, which lead another
@@ -58,7 +59,7 @@ class Ascent(Searcher):
             raise RuntimeError("Ascent needs evaluations with a gradient")
         finite = at.finite & gradient.isfinite().all(1)
         usable = finite & (gradient != 0).any(1)
-        points, moved = self._forward(z, gradient, usable, state)
+        points, moved = self._forward(z, gradient, state)
         if not usable.all():
             back = {**state, "halvings": state["halvings"] + 1}
             points = torch.where(usable[:, None], points, half_way(state["origin"], z))
@@ -71,11 +72,11 @@ class Ascent(Searcher):
         reason = torch.where(finite, int(Status.STALLED), int(Status.NOT_FINITE))
         return Move(points, moved, torch.where(caught & ~restarts, reason, RUNNING))
 
-    def _forward(self, z: Tensor, gradient: Tensor, usable: Tensor, state: State) -> tuple[Tensor, State]:
+    def _forward(self, z: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         """A step of the rule, or back to the start for those that circle."""
-        looked, restarts = state["since"] == self.rule.patience, torch.zeros_like(usable)
+        looked, restarts = state["since"] == self.rule.patience, torch.zeros_like(state["since"], dtype=torch.bool)
         if LENGTH in state and looked.any():
-            state, restarts = self._restart(state, looked & usable & self._circling(z, state), z)
+            state, restarts = self._restart(state, looked & self._circling(z, state), z)
             looked = looked & ~restarts
         of_rule = {name.removeprefix(RULE): value for name, value in state.items() if name.startswith(RULE)}
         points, of_rule = self.rule.step(z, gradient, state["scale"], of_rule)
@@ -86,7 +87,7 @@ class Ascent(Searcher):
         return torch.where(restarts[:, None], state["start"], points), moved
 
     def _circling(self, z: Tensor, state: State) -> Tensor:
-        way = self.rule.patience * state["scale"] * state[LENGTH]
+        way = self.rule.patience * state["scale"] * state[LENGTH].reshape(-1, 1)
         return (row_norm(z - state["mark"]) < PROGRESS * way).squeeze(1)
 
     def _restart(self, state: State, who: Tensor, here: Tensor) -> tuple[State, Tensor]:

@@ -37,7 +37,7 @@ class Coordinates(Protocol):
     data_range: tuple[float, float] | None
 
     def encode(self, x: Tensor) -> Tensor:
-        r"""Images (n, ...) to points (n, D)."""
+        r"""Images (n, ...) to points (n, D). A search calls it without gradients: one that needs them enables them."""
 
     def decode(self, z: Tensor) -> Tensor:
         r"""Points (n, D) to images (n, ...), differentiable."""

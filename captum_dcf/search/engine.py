@@ -65,6 +65,7 @@ def run(
             break
         window.advance(window.group)
         on_end(window.ended())
+    on_end(window.ended())
     if options.refine:
         bisect(problem, record, window.size)
     return record.freeze(has_latents)
@@ -114,7 +115,7 @@ class _Window:
     def fill(self) -> None:
         """Lets those that were put aside, and then those that wait, take the places that are free."""
         if self.parked and self.group is None:
-            self.group = self.parked.pop()
+            self._resume()
         while len(self.waiting):
             room = self.size - (0 if self.group is None else len(self.group.at.rows))
             if room < (1 if self.group is None else max(1, self.size * REFILL)):
@@ -129,9 +130,17 @@ class _Window:
         except (RuntimeError, MemoryError) as error:
             self._check_memory(error, len(group.at.rows))
         # Not within the except block, whose traceback holds the tensors. A step may be asked for twice.
-        half = torch.arange(len(group.at.rows), device=group.at.rows.device) < self.size
-        self.parked.append(group.take(~half))
-        self.group = group.take(half)
+        self.parked.append(group)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Goes on with those that were put aside, as many of them as the window holds."""
+        group = self.parked.pop()
+        first = torch.arange(len(group.at.rows), device=group.at.rows.device) < self.size
+        if not first.all():
+            self.parked.append(group.take(~first))
+            group = group.take(first)
+        self.group = group
 
     def _follow(self, group: _Group) -> _Group | None:
         at, (points, state, ended) = group.at, self.searcher.step(self.problem, group.at, group.state)

@@ -38,5 +38,6 @@ class External(Searcher):
             points = points.clone()
             # As they are: what is beyond the range is clamped, and what is not finite is seen, where they are judged.
             points[new] = images.detach().reshape(len(rows), -1).to(points)
-        ended = torch.where(new, RUNNING, int(Status.STEP_LIMIT))
+        ended = torch.where(at.finite, int(Status.STEP_LIMIT), int(Status.NOT_FINITE))
+        ended = torch.where(new, RUNNING, ended)
         return Move(points, {"is_new": torch.zeros_like(new)}, ended)

@@ -35,7 +35,7 @@ class Fista(Searcher):
     Dhurandhar et al. and of Van Looveren and Klaise. Runs of K iterations look for c, each example for its own: ten
     times c until one run finds something, then bisection. Of all candidates that reach the goal the one with the least
     β‖δ‖₁ + ‖δ‖₂² is kept. A run whose every pixel falls under the threshold at x₀ itself would stay there, since η_k
-    only falls; it ends at once, as does one whose gradient is not finite.
+    only falls; it ends at once, as does one whose image, output or gradient is not finite.
 
     Args:
         beta: β, the width of the soft threshold.
@@ -90,14 +90,15 @@ class Fista(Searcher):
 
     def _iterate(self, problem: Problem, rows: Tensor, state: State) -> tuple[Tensor, State]:
         start, y, last = state["start"], state["y"], state["last"]
-        gradient = problem.evaluate(y, rows, gradient=True, weight=state["c"]).gradient
+        at = problem.evaluate(y, rows, gradient=True, weight=state["c"])
+        gradient = at.gradient
         if gradient is None:
             raise RuntimeError("FISTA needs a gradient")
         k = state["k"].to(y)[:, None]
         rate = self.lr * (1 - k / self.iterations).sqrt()
         moved = _within(problem, start + soft_threshold(y - rate * gradient - start, self.beta))
         resting = ((moved == start) & (y == start) & (last == start)).all(1)
-        finite = finite_rows(gradient)
+        finite = at.finite & finite_rows(gradient)
         moved = torch.where(finite[:, None], moved, start)
         y = _within(problem, moved + k / (k + 3) * (moved - last))
         reason = torch.where(resting, int(Status.STALLED), int(Status.STEP_LIMIT))

@@ -7,6 +7,7 @@ and picks ``value[rows]``. Losses fall towards the goal, scores rise.
 from __future__ import annotations
 
 import operator
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict", "verdict"]
+__all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict", "check_confidence"]
 
 
 class Verdict(NamedTuple):
@@ -68,7 +69,7 @@ class Goal(ABC):
 
     def agrees(self, output: Tensor, other: Tensor, rows: Tensor) -> Tensor:
         r"""Whether two outputs mean the same to this goal, bool (n,): whether a reconstruction kept the answer."""
-        return self.judge(output, rows).reached == self.judge(other, rows).reached
+        return Verdict(*self.judge(output, rows)).reached == Verdict(*self.judge(other, rows)).reached
 
     def check(self, output: Tensor) -> None:  # noqa: B027
         r"""Raises a ValueError if this goal cannot be asked about such outputs, those of inputs, (n, ...)."""
@@ -86,9 +87,7 @@ class _ClassGoal(Goal):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", _checked_label(self.label))
-        _check_number("confidence", self.confidence)
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1, received {self.confidence}")
+        check_confidence(self.confidence)
 
     def agrees(self, output: Tensor, other: Tensor, rows: Tensor) -> Tensor:
         return output.argmax(1) == other.argmax(1)
@@ -174,7 +173,10 @@ class _ValueGoal(Goal):
             finite = bool(self.value.isfinite().all())
         else:
             _check_number("a value", self.value, "a number or a tensor (N,)")
-            finite = abs(self.value) < float("inf")
+            # An int may be too large for a float, and NumPy's numbers warn where they are compared to such.
+            number = self.value if isinstance(self.value, int) else float(self.value)
+            finite = abs(number) <= sys.float_info.max
+            object.__setattr__(self, "value", float(number) if finite else number)
         if not finite:
             raise ValueError(f"a value must be finite, received {self.value}")
 
@@ -186,6 +188,9 @@ class _ValueGoal(Goal):
             raise ValueError(
                 f"a value must have the shape (N,) or (N, 1), received {tuple(output.shape)}; pass target= to pick one"
             )
+        largest = float(self.value.abs().max()) if isinstance(self.value, Tensor) else abs(self.value)
+        if largest > torch.finfo(output.dtype).max:
+            raise ValueError(f"a value of {largest} is beyond the range of outputs of {output.dtype}")
 
     def _difference(self, output: Tensor, rows: Tensor) -> Tensor:
         # A plain number is compared in the output's own precision: as a tensor it would be rounded to single first.
@@ -197,8 +202,6 @@ class _ValueGoal(Goal):
 class AtLeast(_ValueGoal):
     r"""A scalar output of at least ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
 
-    value: float | Tensor
-
     def judge(self, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
         over = self._difference(output, rows)
         return Verdict(-over, over.detach(), over.detach() >= 0)
@@ -207,8 +210,6 @@ class AtLeast(_ValueGoal):
 @dataclass(frozen=True, eq=False)
 class AtMost(_ValueGoal):
     r"""A scalar output of at most ``value`` (one for all, or a tensor (N,)), in the model's own unit."""
-
-    value: float | Tensor
 
     def judge(self, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
         over = self._difference(output, rows)
@@ -234,37 +235,13 @@ class Near(_ValueGoal):
         return Verdict(off.square(), -distance, distance <= self.tolerance)
 
 
-def verdict(goal: Goal, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
-    r"""What a goal, which may be a user's own, says of each example, checked.
-
-    Raises:
-        TypeError: It gives something else than a Verdict of three tensors, of which the last is bool.
-        ValueError: It does not give one value per example.
-    """
-    given = goal.judge(output, rows, softening)
-    name = f"{type(goal).__name__}.judge"
-    if not isinstance(given, tuple) or len(given) != 3:
-        raise TypeError(f"{name} must give a Verdict of loss, score and reached, received {type(given).__name__}")
-    for field, value in zip(Verdict._fields, given):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must give tensors, received {type(value).__name__} as {field}")
-        if value.shape != rows.shape:
-            wanted, received = tuple(rows.shape), tuple(value.shape)
-            raise ValueError(f"{name} must give one {field} per example, {wanted}, received {received}")
-        if (field == "reached") != (value.dtype == torch.bool):
-            kind = "bool" if field == "reached" else "floating point"
-            raise TypeError(f"{name} must give {field} as {kind}, received {value.dtype}")
-    return Verdict(*given)
-
-
 def _picked(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None]).squeeze(1)
 
 
 def _rest(log_p: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of all classes but one each, (n,)."""
-    is_label = F.one_hot(labels, log_p.shape[1]).bool()
-    return log_p.masked_fill(is_label, -torch.inf).logsumexp(1)
+    return log_p.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
 
 
 def _softened(log_p: Tensor, softening: float) -> Tensor:
@@ -274,8 +251,11 @@ def _softened(log_p: Tensor, softening: float) -> Tensor:
     # A class that the model rules out (a logit of -inf) has no part in the spread of the others.
     ruled_out = log_p.detach() == -torch.inf
     others = log_p.detach().masked_fill(ruled_out, 0)
-    mean = others.sum(1, keepdim=True) / (~ruled_out).sum(1, keepdim=True)
+    count = (~ruled_out).sum(1, keepdim=True)
+    mean = others.sum(1, keepdim=True) / count
+    # As many deviations of zero as there are classes ruled out; the others alone spread by more.
     spread = torch.where(ruled_out, mean, log_p.detach()).std(1, keepdim=True)
+    spread = spread * ((log_p.shape[1] - 1) / (count - 1).clamp_min(1)).sqrt()
     return F.log_softmax(log_p / (softening * spread).clamp_min(1), dim=1)
 
 
@@ -299,6 +279,13 @@ def _checked_label(label: Any) -> int | Tensor:
     if not -(2**31) <= index < 2**31:
         raise ValueError(f"class {index} is out of range for any output")
     return index
+
+
+def check_confidence(confidence: Any) -> None:
+    r"""Raises a TypeError or ValueError for what is no number in (0, 1)."""
+    _check_number("confidence", confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, received {confidence}")
 
 
 def _check_number(noun: str, number: Any, accepted: str = "a number") -> None:

@@ -121,8 +121,10 @@ def _selected(output: Any, select: Select) -> Any:
 
 def _part(output: Any, select: str | int) -> Any:
     try:
-        return getattr(output, select) if isinstance(select, str) and hasattr(output, select) else output[select]
-    except (KeyError, IndexError, TypeError) as error:
+        # Of a mapping the entry is meant, not a method of the same name, such as "values".
+        is_attribute = isinstance(select, str) and not isinstance(output, Mapping)
+        return getattr(output, str(select)) if is_attribute else output[select]
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
         known = f" with {sorted(map(str, output))}" if isinstance(output, Mapping) else ""
         raise ValueError(
             f"select={select!r} names no part of what forward_func returns, a {type(output).__name__}{known}"

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from captum_dcf.search.goal import Goal
+from captum_dcf.search.goal import Goal, check_confidence
 
 __all__ = ["DEFAULT_CONFIDENCE", "BatchSize", "OptionNames", "Options"]
 
@@ -81,6 +81,8 @@ class Options:
                 f"confidence={self.confidence} belongs to target=; a goal has its own, as in "
                 f"{type(self.goal).__name__}(..., confidence=0.9) where it is one of classes"
             )
+        if self.confidence is not None:
+            check_confidence(self.confidence)
         for name in ("search_unreconstructed", "refine", "keep_path", "show_progress"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, received {getattr(self, name)!r}")

@@ -23,7 +23,8 @@ def bisect(problem: Problem, record: Record, size: int) -> None:
         size: So many examples at a time.
     """
     found = (record.reached & (record.steps > 0)).nonzero().squeeze(1)
-    for rows in found.split(size):
+    # Splitting nothing gives one empty part, and many a model takes no empty batch.
+    for rows in found.split(size) if len(found) else ():
         near, far = record.before[rows], record.points[rows]
         for _ in range(HALVINGS):
             at = problem.evaluate(half_way(near, far), rows)

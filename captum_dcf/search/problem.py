@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.coordinates import Coordinates, decode
-from captum_dcf.search.goal import Goal, Verdict, verdict
+from captum_dcf.search.goal import Goal, Verdict
+from captum_dcf.search.judging import verdict
 from captum_dcf.search.model import Model
 from captum_dcf.search.term import Term
 
@@ -106,13 +107,13 @@ class Problem:
                 further, allowed = term(images, z, rows)
                 loss = loss + further
                 reached = reached if allowed is None else reached & allowed
-        slope = None
-        if gradient:
-            [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
-            if slope is None:
-                raise ValueError(NO_GRADIENT)
-            if isinstance(self.coordinates.free, Tensor) or self.coordinates.free != slice(None):
-                slope = self._of_free(slope)
+            slope = None
+            if gradient:
+                [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
+                if slope is None:
+                    raise ValueError(NO_GRADIENT)
+                if isinstance(self.coordinates.free, Tensor) or self.coordinates.free != slice(None):
+                    slope = self._of_free(slope)
         return Evaluation(
             rows, z.detach(), images.detach(), output.detach(), score.detach(), reached & finite, finite, slope
         )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.goal import Verdict
+from captum_dcf.search.judging import agreement
 from captum_dcf.search.problem import Evaluation, Problem
 from captum_dcf.search.result import Counterfactual, Status
 
@@ -30,7 +31,7 @@ class Record:
     # Columns whose width or type only the first judgement tells.
     start_points: Tensor
     points: Tensor
-    before: Tensor  # the last finite point that did not reach the goal
+    before: Tensor  # the last point that did not reach the goal and was stepped from
     distances: Tensor
     start_scores: Tensor
     reconstruction_scores: Tensor
@@ -64,14 +65,14 @@ class Record:
         rows, already = at.rows, verdict.reached
         if not self._is_allocated:
             self._allocate(at, verdict.score)
-        unreconstructed = ~self.problem.goal.agrees(output, at.output, rows)
+        unreconstructed = ~agreement(self.problem.goal, output, at.output, rows)
         searches = at.finite & ~already & (~unreconstructed | self.search_unreconstructed)
         status = torch.where(unreconstructed, int(Status.NOT_RECONSTRUCTED), int(Status.FOUND))
         status = torch.where(at.finite, status, int(Status.NOT_FINITE))
         status = torch.where(already, int(Status.ALREADY_THERE), status)
         searches &= ~at.reached
         self.status[rows] = torch.where(searches, RUNNING, status)
-        self.unreconstructed[rows] = unreconstructed & at.finite & ~already
+        self.unreconstructed[rows] = unreconstructed
         takes = at.finite & ~already
         self.reached[rows] = already | (takes & at.reached)
         finite, takes_images = at.finite.view(self._wide), takes.view(self._wide)
@@ -103,8 +104,11 @@ class Record:
         self.distances[rows] = torch.where(nearer, distance.to(self.distances), self.distances[rows])
         self.reached[rows] = known | at.reached
         self.was_finite[rows] |= at.finite
-        missed = (at.finite & ~at.reached)[:, None]
-        self.before[rows] = torch.where(missed, at.points, self.before[rows])
+        missed = at.finite & ~at.reached
+        if at.gradient is not None:
+            # Where there is no step to take, a step is taken back: the way to what is found does not begin there.
+            missed &= at.gradient.isfinite().all(1) & (at.gradient != 0).any(1)
+        self.before[rows] = torch.where(missed[:, None], at.points, self.before[rows])
         if self._frames is not None:
             self.keep_frames(rows[at.finite], at.images[at.finite])
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Counterfactual", "Status"]
 
 FORMAT = "captum_dcf counterfactuals 2"
-OPTIONAL = ("start_latents", "end_latents", "frames", "frame_rows")
 
 
 class Status(IntEnum):
@@ -54,7 +53,8 @@ class Counterfactual:
         counterfactuals: x', of the inputs' shape; where the search failed, the best image on the way, always finite.
             Best means of highest score among those of the search; x itself may score higher than all of them, where a
             generator is approximate.
-        reconstructions: decode(encode(x)), of the inputs' shape; x itself for searches in pixels.
+        reconstructions: decode(encode(x)), of the inputs' shape; for searches in pixels x itself, with pixels that are
+            beyond a bound of the range, or almost at it, put there.
         status: A :class:`Status` per example, int64 (N,).
         reached: Whether x' reaches the goal, bool (N,). So it is for those FOUND and ALREADY_THERE, and it may be for
             those NOT_RECONSTRUCTED.
@@ -239,20 +239,31 @@ def _median(values: Tensor) -> float:
 
 
 def _check_whole(result: Counterfactual) -> None:
-    examples = len(result.inputs)
-    for one in fields(result):
-        value = getattr(result, one.name)
-        if one.name in ("about", "frames", "frame_rows") or (value is None and one.name in OPTIONAL):
-            continue
-        if value.ndim == 0 or len(value) != examples:
-            raise ValueError(f"{one.name} has the shape {tuple(value.shape)} beside {examples} inputs")
-    for name in ("counterfactuals", "reconstructions"):
-        if getattr(result, name).shape != result.inputs.shape:
-            received, wanted = tuple(getattr(result, name).shape), tuple(result.inputs.shape)
-            raise ValueError(f"{name} have the shape {received}, the inputs {wanted}")
-    if result.status.dtype != torch.int64 or not set(result.status.tolist()) <= {int(status) for status in Status}:
-        raise ValueError(f"status must hold the numbers of {[status.name for status in Status]}")
-    if result.reached.dtype != torch.bool:
-        raise ValueError(f"reached must be bool, received {result.reached.dtype}")
-    if (result.frames is None) != (result.frame_rows is None):
-        raise ValueError("frames and frame_rows belong together")
+    """Raises a ValueError for tensors that are not those of one search."""
+    n, images = len(result.inputs), tuple(result.inputs.shape)
+    wanted = dict.fromkeys(("counterfactuals", "reconstructions"), images)
+    scores = ("start_scores", "reconstruction_scores", "end_scores")
+    wanted |= dict.fromkeys(("status", "reached", "steps", *scores), (n,))
+    for name in ("start_latents", "end_latents"):
+        latents = getattr(result, name)
+        wanted |= {} if latents is None else {name: (n, latents.shape[-1] if latents.ndim else 0)}
+    if result.frames is not None:
+        wanted |= {"frames": (len(result.frames), *images[1:]), "frame_rows": (len(result.frames),)}
+    elif result.frame_rows is not None:
+        raise ValueError("frame_rows without frames")
+    kinds = {"status": torch.int64, "reached": torch.bool, "steps": torch.int64, "frame_rows": torch.int64}
+    for name, shape in wanted.items():
+        value = getattr(result, name)
+        received = None if value is None else tuple(value.shape)
+        if received != shape:
+            raise ValueError(f"{name} should have the shape {shape} beside inputs {images}, received {received}")
+        if value.dtype != kinds.get(name, value.dtype):
+            raise ValueError(f"{name} should be {kinds[name]}, received {value.dtype}")
+    if not set(result.status.tolist()) <= {int(status) for status in Status}:
+        raise ValueError(f"status should hold the numbers of {[status.name for status in Status]}")
+    if result.frame_rows is not None:
+        rows = result.frame_rows
+        if ((rows < 0) | (rows >= n)).any() or (rows.diff() < 0).any():
+            raise ValueError(f"frame_rows should ascend from 0 to {n - 1} at most")
+    if not isinstance(result.about, dict):
+        raise ValueError(f"about should be a dict, received {type(result.about).__name__}")

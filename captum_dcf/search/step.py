@@ -30,8 +30,8 @@ class StepRule(ABC):
     def start(self, z: Tensor) -> State:
         r"""The memory before the first step, for points (n, D).
 
-        A rule whose steps are equally long names their ``"length"`` here, (n, 1), if searches that circle are to
-        restart with shorter ones.
+        A rule whose steps are equally long names their ``"length"`` here, (n, 1) or (n,), if searches that circle are
+        to restart with shorter ones.
         """
         return {}
 
@@ -53,7 +53,7 @@ class UnitGradient(StepRule):
 
     Args:
         length: Length of a step in latent units, positive; or a function of the start points (n, D) that gives one for
-            all, or one each, (n, 1).
+            all, or one each, (n, 1) or (n,).
         patience: Steps after which a search that got on by less than a fifth of their way restarts, at least 2.
     """
 
@@ -68,7 +68,8 @@ class UnitGradient(StepRule):
 
     def start(self, z: Tensor) -> State:
         length = self.length(z) if callable(self.length) else self.length
-        return {"length": torch.zeros_like(z[:, :1]) + length}
+        length = torch.as_tensor(length, dtype=z.dtype, device=z.device)
+        return {"length": length.reshape(-1, 1).expand(len(z), 1)}
 
     def step(self, z: Tensor, gradient: Tensor, scale: Tensor, state: State) -> tuple[Tensor, State]:
         return z - scale * state["length"] * unit(gradient), state

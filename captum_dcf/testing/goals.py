@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search import Goal
-from captum_dcf.search.goal import verdict
+from captum_dcf.search.judging import verdict
 from captum_dcf.testing.promise import promise, run
 
 __all__ = ["check_goal"]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_dcf.search.result import Counterfactual
+from captum_dcf.visualization.notebook import NotebookFigure
 
 __all__ = ["counterfactual_figure"]
 
@@ -62,7 +63,7 @@ def counterfactual_figure(
     first = next(iter(shown.values()))
     limit = max(float(np.abs(part.difference).max()) for part in shown.values()) or 1.0
     columns = 2 + 2 * len(shown)
-    figure = Figure(figsize=(INCHES * columns + 1.2, INCHES * len(index) + 0.8), layout="constrained")
+    figure = NotebookFigure(figsize=(INCHES * columns + 1.2, INCHES * len(index) + 0.8), layout="constrained")
     axes = figure.subplots(len(index), columns, squeeze=False)
     grey = Normalize(*(_extremes(shown.values()) if data_range is None else data_range))
     for row, row_axes in enumerate(axes):

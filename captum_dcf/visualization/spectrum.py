@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_dcf.visualization.notebook import NotebookFigure
+
 __all__ = ["spectrum_figure"]
 
 
@@ -31,7 +33,7 @@ def spectrum_figure(singular_values: Mapping[str, Tensor]) -> Figure:
         raise TypeError(f"singular_values must be tensors by name, received {type(singular_values).__name__}")
     if not singular_values:
         raise ValueError("there must be at least one spectrum to draw, received none")
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    figure = NotebookFigure(figsize=(5, 3.6), layout="constrained")
     axis = figure.subplots()
     for values in singular_values.values():
         if values.ndim != 2 or values.numel() == 0:

@@ -184,3 +184,7 @@ def test_bad_input_is_named(results):
     flat = type(flat)(**{**vars(flat), "inputs": flat.inputs.flatten(1)})
     with pytest.raises(ValueError, match=r"\(4, 108\)"):
         counterfactual_figure({"flat": flat}, rows=[0])
+
+
+def test_a_notebook_draws_it_without_pyplot(results):
+    assert counterfactual_figure(results)._repr_png_().startswith(b"\x89PNG")
