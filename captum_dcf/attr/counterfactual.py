@@ -259,10 +259,10 @@ def _own_latents(latents: Tensor | None, inputs: Tensor) -> Tensor | None:
 
 
 @contextmanager
-def _progress_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many examples have ended."""
+def _progress_bar(show: bool, name: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Gives a function of the number of examples that have ended, which moves a bar; None without one."""
     if not show:
-        yield lambda ended: None
+        yield None
         return
     from tqdm.auto import tqdm
 

@@ -38,7 +38,7 @@ def run(
     options: Options,
     max_steps: int,
     has_latents: bool = True,
-    on_end: Callable[[int], None] = lambda ended: None,
+    on_end: Callable[[int], None] | None = None,
 ) -> Counterfactual:
     r"""Searches counterfactuals of all inputs of a problem.
 
@@ -64,8 +64,10 @@ def run(
         if window.group is None:
             break
         window.advance(window.group)
+        if on_end is not None:
+            on_end(window.ended())
+    if on_end is not None:
         on_end(window.ended())
-    on_end(window.ended())
     if options.refine:
         bisect(problem, record, window.size)
     return record.freeze(has_latents)
