@@ -14,13 +14,16 @@ from captum_dcf.version import __version__
 
 __all__ = ["described"]
 
+# Attributes of a method that are no settings; the last is Captum's.
+SAID_APART = ("forward_func", "generator", "gradient_func")
+
 
 def described(
     method: Any, goal: Goal, target: Any, coordinates: Coordinates, options: Options, max_steps: int
 ) -> dict[str, Any]:
     r"""Method, goal, target, generator, settings and versions of a call."""
-    own = {name: value for name, value in vars(method).items() if not name.startswith("_")}
-    settings = {name: _plain(value) for name, value in own.items() if name not in ("forward_func", "generator")}
+    own = {name: value for name, value in vars(method).items() if not name.startswith("_") and name not in SAID_APART}
+    settings = {name: _plain(value) for name, value in own.items()}
     settings["max_steps"] = max_steps
     for name in ("max_seconds", "refine", "search_unreconstructed"):
         settings[name] = getattr(options, name)

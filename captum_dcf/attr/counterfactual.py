@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from captum_dcf.attr._about import described
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._checks import (
+    check_channels,
+    check_choice,
     check_data_range,
     check_inputs,
-    check_modules,
     check_normalize,
-    modules_of,
     single_tensor,
 )
+from captum_dcf.attr._modules import check_modules, modules_of
 from captum_dcf.attr._target import parse_target, select_classes, select_outputs
 from captum_dcf.attr._warnings import warn_of_failures, warn_of_range
 from captum_dcf.context import fixed_parameters, ordinary_mode
@@ -56,8 +57,10 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
 
     Nothing of the caller's is changed: inputs, parameters and their ``.grad``, training flags, hooks, caches. A model
     or generator that draws random numbers or counts in a buffer does so in a search too. Modules in training mode are
-    refused where torch's layers say that their output depends on chance or on the others in the batch; what a layer of
-    your own does in training mode is yours to know: call ``.eval()`` first.
+    refused where torch's layers say that their output depends on chance or on the others in the batch. What a layer of
+    your own does in training mode, ``functional.dropout`` for instance, is yours to know, and so is the mode of modules
+    that cannot be seen: a function is searched for those it names or calls, but in ``lambda x: trainer.model(x)`` the
+    model is hidden in an object. Call ``.eval()`` first.
 
     Args:
         forward_func: The model: images (N, ...), and additional arguments, to outputs.
@@ -88,8 +91,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         super().__init__(forward_func)
         if not callable(forward_func):
             raise TypeError(f"forward_func must be a module or a function, received {type(forward_func).__name__}")
-        if output not in OUTPUT_KINDS:
-            raise ValueError(f"output must be one of {OUTPUT_KINDS}, received {output!r}")
+        check_choice("output", output, OUTPUT_KINDS)
         if select is not None and (
             isinstance(select, bool) or not (callable(select) or isinstance(select, (str, int)))
         ):
@@ -191,12 +193,13 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         """
         tensor, _ = single_tensor(inputs)
         check_inputs(tensor)
+        check_channels(self.normalize, tensor)
         asked = Options(**options)
         self.check_options(asked)
         modules = self.modules()
         check_modules(modules)
         coordinates = self.coordinates(tensor)
-        check_data_range(coordinates)
+        check_data_range(coordinates.data_range, type(coordinates).__name__)
         coordinates.check_ready()
         warn_of_range(tensor, coordinates.data_range, stacklevel=3)
         max_steps = self.default_max_steps if asked.max_steps is None else asked.max_steps

@@ -69,8 +69,10 @@ class PerturbationCounterfactual(PixelMethod):
         if not isinstance(perturbation, Perturbation):
             name = type(perturbation).__name__
             raise TypeError(f"perturbation must be a captum.robust.Perturbation, received {name}")
-        if arguments is not None and not isinstance(arguments, Mapping):
-            raise TypeError(f"arguments must be a mapping of names to values, received {type(arguments).__name__}")
+        if arguments is not None and not (
+            isinstance(arguments, Mapping) and all(isinstance(name, str) for name in arguments)
+        ):
+            raise TypeError(f"arguments must be a mapping of names to values, received {arguments!r}")
         self.perturbation = perturbation
         self.arguments = dict(arguments or {})
 
