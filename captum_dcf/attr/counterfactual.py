@@ -161,7 +161,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
             ValueError: An argument of a shape or value that is not accepted, a model without gradient or in training
                 mode with batch statistics, a generator whose images have another shape than the inputs.
         """
-        result = self.counterfactual(inputs, target, additional_forward_args, **options)
+        result = self._searched(inputs, target, additional_forward_args, options, stacklevel=5)
         warn_of_failures(result, stacklevel=4)
         attributions = result.attributions.contiguous()
         return (attributions,) if isinstance(inputs, tuple) else attributions
@@ -174,7 +174,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         **options: Unpack[OptionNames],
     ) -> Tensor | tuple[Tensor, ...]:
         r"""x', the counterfactuals themselves. Arguments, warning and errors as in :meth:`attribute`."""
-        result = self.counterfactual(inputs, target, additional_forward_args, **options)
+        result = self._searched(inputs, target, additional_forward_args, options, stacklevel=4)
         warn_of_failures(result, stacklevel=3)
         counterfactuals = result.counterfactuals.contiguous()
         return (counterfactuals,) if isinstance(inputs, tuple) else counterfactuals
@@ -191,6 +191,16 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         Arguments and errors as in :meth:`attribute`. Examples that were not found are not warned of, the status says
         it; inputs beyond the range of pixels are.
         """
+        return self._searched(inputs, target, additional_forward_args, options, stacklevel=4)
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
+        r"""Not implemented, as in most methods of Captum."""
+        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
+
+    def _searched(
+        self, inputs: Any, target: TargetType, additional: Any, options: OptionNames, stacklevel: int
+    ) -> Counterfactual:
+        """The result of a call; warnings point so many levels up, to the line that asked."""
         tensor, _ = single_tensor(inputs)
         check_inputs(tensor)
         check_channels(self.normalize, tensor)
@@ -201,7 +211,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         coordinates = self.coordinates(tensor)
         check_data_range(coordinates.data_range, type(coordinates).__name__)
         coordinates.check_ready()
-        warn_of_range(tensor, coordinates.data_range, stacklevel=3)
+        warn_of_range(tensor, coordinates.data_range, stacklevel)
         max_steps = self.default_max_steps if asked.max_steps is None else asked.max_steps
         with ExitStack() as contexts:
             contexts.enter_context(ordinary_mode(tensor.device))
@@ -210,15 +220,11 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
                 contexts.enter_context(generator.constant())
             own = tensor.detach().clone()
             asked = replace(asked, latents=_own_latents(asked.latents, own))
-            problem = self._problem(own, coordinates, target, additional_forward_args, asked)
+            problem = self._problem(own, coordinates, target, additional, asked)
             searcher = self.searcher(problem, max_steps)
             with _progress_bar(asked.show_progress, self.get_name(), len(own)) as on_end:
                 result = run(problem, searcher, asked, max_steps, self.has_latents, on_end)
         return replace(result, about=described(self, problem.goal, target, coordinates, asked, max_steps))
-
-    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
-        r"""Not implemented, as in most methods of Captum."""
-        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
 
     def _problem(
         self, inputs: Tensor, coordinates: Coordinates, target: TargetType, additional: Any, options: Options

@@ -76,9 +76,11 @@ def test_pixels_beyond_the_range_are_warned_of(classifier: nn.Module, generator:
     beyond = x.clone()
     beyond[0, 0, 3, 3] = 1.2
     for method in (DiffeomorphicCounterfactual(classifier, generator), AdversarialExample(classifier)):
-        with pytest.warns(CounterfactualWarning, match=r"from 0\.3\d* to 1\.2, data_range is \(0\.0, 1\.0\)") as caught:
-            method.counterfactual(beyond, target=1, max_steps=1)
-        assert caught[0].filename == __file__
+        for ask in (method.attribute, method.perturb, method.counterfactual):
+            says = r"from 0\.3\d* to 1\.2, data_range is \(0\.0, 1\.0\)"
+            with pytest.warns(CounterfactualWarning, match=says) as caught:
+                ask(beyond, target=1, max_steps=1)
+            assert {one.filename for one in caught} == {__file__}
     generator.data_range = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -86,6 +88,12 @@ def test_pixels_beyond_the_range_are_warned_of(classifier: nn.Module, generator:
         # So little is rounding.
         generator.data_range = (0.3, 0.6)
         DiffeomorphicCounterfactual(classifier, generator).counterfactual(x + 1e-4, target=1, max_steps=1)
+
+
+def test_inputs_of_another_scale_are_warned_of(classifier: nn.Module, generator: Generator):
+    x = torch.linspace(0, 255, 16).view(1, 1, 4, 4)
+    with pytest.warns(CounterfactualWarning, match=r"reach from 0 to 255, data_range is \(0\.0, 1\.0\)"):
+        DiffeomorphicCounterfactual(classifier, generator).counterfactual(x, target=1, max_steps=1)
 
 
 def test_progress_counts_the_examples_that_have_ended(
