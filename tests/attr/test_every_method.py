@@ -201,7 +201,7 @@ def test_c17_a_goal_that_gives_no_verdict_per_example_is_named(
             return verdict._replace(**{field: odd(getattr(verdict, field))})
 
     if name in ("contrastive", "prototype", "pgd", "fgsm"):
-        with pytest.raises(ValueError, match="accepts target=.*received Odd"):
+        with pytest.raises(ValueError, match=r"accepts target=.*received Odd"):
             any_method.counterfactual(images(3), goal=Odd())
     else:
         with pytest.raises((TypeError, ValueError), match=rf"Odd\.judge must give .*{field}"):

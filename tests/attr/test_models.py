@@ -144,7 +144,7 @@ def test_means_and_deviations_are_those_of_their_channels():
     AdversarialExample(model, normalize=(mean, deviation)).attribute(x, target=1, max_steps=1, confidence=0.4)
     expected = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
     torch.testing.assert_close(seen[0], expected)
-    with pytest.raises(ValueError, match="the mean of normalize .* received 3 for inputs of 1 channels"):
+    with pytest.raises(ValueError, match=r"the mean of normalize .* received 3 for inputs of 1 channels"):
         AdversarialExample(RowClassifier(), normalize=(mean, deviation)).attribute(images(2), target=1)
 
 

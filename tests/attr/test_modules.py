@@ -31,7 +31,6 @@ LAYERS = [
     (nn.SyncBatchNorm(1), r"0 \(SyncBatchNorm\) uses batch statistics"),
     (nn.Dropout(0.5), r"0 \(Dropout\) is in training mode: call .eval\(\)"),
     (nn.Dropout2d(0.5), r"0 \(Dropout2d\) is in training mode: call .eval\(\)"),
-    (nn.RReLU(), r"0 \(RReLU\) is in training mode"),
     (torchvision.ops.StochasticDepth(0.5, "row"), r"0 \(StochasticDepth\) is in training mode"),
     (torchvision.ops.DropBlock2d(0.3, 3), r"0 \(DropBlock2d\) is in training mode"),
     (torchvision.ops.DropBlock3d(0.3, 3), r"0 \(DropBlock3d\) is in training mode"),
@@ -159,6 +158,14 @@ def test_c16_what_is_no_function_of_modules_has_none():
 def test_each_module_is_seen_once():
     model = RowClassifier()
     assert modules_of(partial(lambda net, x: net(x) + model(x), model)) == [model]
+
+
+@pytest.mark.parametrize("part", [nn.RReLU(), nn.GRU(4, 4, num_layers=2, dropout=0.5)])
+def test_a_model_that_draws_random_numbers(generator: Generator, part: nn.Module):
+    model = RowClassifier().eval()
+    model.part = part.train()
+    with pytest.raises(ValueError, match=rf"part \({type(part).__name__}\) is in training mode"):
+        ask(model, generator)
 
 
 def test_batch_statistics_are_refused_in_evaluation_mode_too(generator: Generator):
