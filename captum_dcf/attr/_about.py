@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ def _plain(value: Any) -> Any:
         return [_plain(entry) for entry in value]
     if isinstance(value, dict):
         return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
     try:
         json.dumps(value)
     except (TypeError, ValueError):
