@@ -261,7 +261,7 @@ def _own_latents(latents: Tensor | None, inputs: Tensor) -> Tensor | None:
         return None
     if len(latents) != len(inputs):
         raise ValueError(f"latents must be one for each of the {len(inputs)} inputs, received {tuple(latents.shape)}")
-    return latents.detach().clone().to(inputs.device)
+    return latents.detach().to(inputs.device)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class PerturbationCounterfactual(PixelMethod):
         arguments = {"target": goal.labels(rows), "targeted": isinstance(goal, ReachClass), **self.arguments}
         arguments = {name: value for name, value in arguments.items() if name in known or name in self.arguments}
         with preserve_random_state(inputs.device):
-            images = self.perturbation.perturb(inputs.clone(), **arguments)
+            images = self.perturbation.perturb(inputs, **arguments)
         if not isinstance(images, Tensor) or images.shape != inputs.shape:
             received = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"the perturbation must give images of shape {tuple(inputs.shape)}, received {received}")

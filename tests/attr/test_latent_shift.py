@@ -71,6 +71,15 @@ def test_the_path_is_the_line(classifier: nn.Module, generator: Generator):
         torch.testing.assert_close(frames.diff(dim=0), (frames[1] - frames[0]).expand(len(frames) - 1, 1, 4, 4))
 
 
+def test_the_line_is_twice_as_long_as_a_latent_typically(classifier: nn.Module, generator: Generator):
+    method = LatentShift(lambda x: 0.01 * classifier(x), generator)
+    assert method.default_max_steps == 56
+    result = method.counterfactual(images(2), target=1)
+    assert result.steps.tolist() == [56, 56]
+    # √16 for 16 standard normal coordinates; the last steps only decode to images that were clamped.
+    assert (result.end_latents - result.start_latents).norm(dim=1).max() <= 2 * 4 + 1e-4
+
+
 def test_a_line_that_does_not_lead_there_says_so(generator: Generator):
     def bump(x: Tensor) -> Tensor:
         # Class 1 is likely on the first row's mean near 0.7 only, and the first row is pushed past it in one step.

@@ -165,6 +165,15 @@ def test_a_shell_is_decoded_only_as_far_as_the_first_valid_sample():
     assert max(decoded) == BLOCK
 
 
+def test_patience_counts_the_empty_shells_in_a_row():
+    def steps(patience: int) -> int:
+        method = NaturalCounterfactual(ring, Plane(), samples=64, shell_width=0.2, patience=patience)
+        return int(method.counterfactual(torch.zeros(1, 2), target=1, confidence=0.5).steps)
+
+    # Nothing is valid within the radius: each further shell is looked at in vain, in two blocks.
+    assert steps(3) - steps(2) == steps(4) - steps(3) == 2
+
+
 def test_the_cap_on_samples_ends_the_search(classifier: nn.Module, generator: Generator):
     method = NaturalCounterfactual(classifier, generator, "iterative", samples=50, shell_width=1e-4, max_samples=199)
     assert method.default_max_steps == 3 * 2

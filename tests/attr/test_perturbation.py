@@ -89,6 +89,19 @@ def test_images_that_are_not_finite_are_not_returned(classifier: nn.Module):
     assert torch.equal(result.counterfactuals, result.inputs)
 
 
+def test_a_perturbation_may_write_into_its_inputs(classifier: nn.Module):
+    class Writing(Perturbation):
+        def perturb(self, inputs: Tensor) -> Tensor:
+            return inputs.add_(0.1)
+
+    x = images(2)
+    before = x.clone()
+    result = PerturbationCounterfactual(classifier, Writing()).counterfactual(x, target=1, keep_path=True)
+    assert torch.equal(x, before)
+    assert torch.equal(result.inputs, before)
+    torch.testing.assert_close(torch.stack([frames[1] for frames in result.path]), (x + 0.1).clamp(0, 1))
+
+
 class Cropping(Perturbation):
     def perturb(self, inputs: Tensor) -> Tensor:
         return inputs[..., :2]

@@ -95,6 +95,19 @@ def test_r2_nothing_is_kept_between_calls(classifier: nn.Module, generator: Gene
     assert {key: id(value) for key, value in vars(method).items()} == before
 
 
+def test_no_more_than_256_reference_images_are_encoded_at_a_time(classifier: nn.Module):
+    class Watched(Rotated):
+        def encode(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().encode(x)
+
+    sizes: list[int] = []
+    method = PrototypeCounterfactual(classifier, reference(600), Watched(), theta=1.0)
+    method.counterfactual(images(2), target=1, max_steps=1)
+    assert sizes[:3] == [256, 256, 88]
+    assert max(sizes[3:]) == 2
+
+
 def test_c6_references_are_classified_by_the_methods_kind_of_output(generator: Generator):
     def bright(x: Tensor) -> Tensor:
         return (x.flatten(1).mean(1, keepdim=True) - 0.5) * 40

@@ -45,6 +45,12 @@ def test_the_heavier_the_distance_the_nearer_the_counterfactual(classifier: nn.M
     assert l1[0] > l1[1] > l1[2]
 
 
+def test_the_defaults(classifier: nn.Module, generator: Generator):
+    method = Revise(classifier, generator)
+    assert isinstance(method.step_rule, Adam)
+    assert (method.step_rule.lr, method.distance_weight, method.softening) == (0.05, 0.001, 0.0)
+
+
 @pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
 def test_a_weight_that_is_none_is_refused(classifier: nn.Module, generator: Generator, weight: float):
     with pytest.raises(ValueError, match="distance_weight must be finite and 0 or more"):

@@ -86,8 +86,9 @@ def test_pixels_beyond_the_range_are_warned_of(classifier: nn.Module, generator:
         warnings.simplefilter("error")
         DiffeomorphicCounterfactual(classifier, generator).counterfactual(beyond, target=1)
         # So little is rounding.
-        generator.data_range = (0.3, 0.6)
-        DiffeomorphicCounterfactual(classifier, generator).counterfactual(x + 1e-4, target=1, max_steps=1)
+        generator.data_range = (0.0, 1.0)
+        x[0, 0, 3, 3], x[1, 0, 3, 3] = 1.0009, -0.0009
+        DiffeomorphicCounterfactual(classifier, generator).counterfactual(x, target=1, max_steps=1)
 
 
 def test_inputs_of_another_scale_are_warned_of(classifier: nn.Module, generator: Generator):
