@@ -71,10 +71,8 @@ def _named_by(function: FunctionType) -> Iterator[Any]:
         # A name that is not bound yet has an empty cell.
         with suppress(ValueError):
             yield cell.cell_contents
-    # Torch's own functions refer to much, but to no model.
-    if function.__globals__.get("__name__", "").split(".")[0] != "torch":
-        for name in _globals_of(function.__code__):
-            yield function.__globals__.get(name)
+    for name in _globals_of(function.__code__):
+        yield function.__globals__.get(name)
 
 
 def _globals_of(code: CodeType) -> set[str]:

@@ -49,6 +49,7 @@ def test_wrong_inputs(method: DiffeomorphicCounterfactual, name: str, inputs: An
         getattr(method, name)(inputs, target=1)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("kind", ["sparse", "nested", "meta", "float8"])
 def test_c43_tensors_without_ordinary_values(method: DiffeomorphicCounterfactual, kind: str):
     x = images(3)

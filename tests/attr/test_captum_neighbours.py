@@ -160,6 +160,7 @@ def test_summarizer_takes_attributions(method: DiffeomorphicCounterfactual):
     torch.testing.assert_close(summarizer.summary["mean"], attributions)
 
 
+@pytest.mark.filterwarnings("ignore::captum_dcf.CounterfactualWarning")
 def test_noise_that_leaves_the_range_of_pixels_does_not_lose_the_flow(mnist: Mnist):
     # A quarter of the noisy background lies where the flow's logit has no value.
     tunnel = NoiseTunnel(DiffeomorphicCounterfactual(mnist.classifier, mnist.generator))

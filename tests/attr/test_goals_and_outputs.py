@@ -80,6 +80,18 @@ def test_a_binary_logit_gives_what_its_two_logits_give(
         torch.testing.assert_close(binary.attribute(images(3), target), two.attribute(images(3), target))
 
 
+def test_a_target_beside_a_class_goal_picks_one_of_many_binary_logits(classifier: nn.Module, generator: Generator):
+    def logits(x: Tensor) -> Tensor:
+        return classifier(x) - 5
+
+    method = DiffeomorphicCounterfactual(logits, generator, output="binary_logit")
+    labels = torch.tensor([1, 0, 1])
+    result = method.counterfactual(images(3), target=[0, 1, 2], goal=ReachClass(labels, 0.9))
+    assert result.reached.all()
+    named = logits(result.counterfactuals).sigmoid()[torch.arange(3), torch.arange(3)]
+    torch.testing.assert_close(torch.where(labels == 1, named, 1 - named), result.end_scores, rtol=1e-4, atol=1e-5)
+
+
 def test_a_goal_of_ones_own_is_one_method(generator: Generator):
     class Between(Goal):
         def judge(self, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:

@@ -23,6 +23,7 @@ from captum_dcf import (
     Generator,
     LeaveClass,
     Pixels,
+    PrototypeCounterfactual,
     ReachClass,
     Status,
     UnitGradient,
@@ -191,6 +192,12 @@ def test_a_contrastive_goal_names_the_goal_in_it(classifier: nn.Module):
     about = method.counterfactual(images(1), target=1, confidence=0.5, max_steps=20).about
     assert about["goal"] == "Lead(goal=ReachClass(label=1, confidence=0.5), kappa=0.2)"
     assert about["settings"]["autoencoder"] == "Rotated"
+
+
+def test_a_large_tensor_is_said_by_its_shape(classifier: nn.Module, generator: Generator):
+    method = PrototypeCounterfactual(classifier, torch.rand(30, 1, 4, 4), generator, theta=1.0)
+    about = method.counterfactual(images(1), target=1, max_steps=2).about
+    assert about["settings"]["reference"] == "tensor (30, 1, 4, 4)"
 
 
 def test_a_function_is_said_by_its_name(classifier: nn.Module):

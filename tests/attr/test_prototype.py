@@ -53,6 +53,14 @@ def test_prototypes_are_those_of_a_brute_force_search(classifier: nn.Module, gen
     torch.testing.assert_close(prototypes_of(method, x, labels), expected)
 
 
+def test_distances_are_exact_far_from_the_origin_too():
+    # By way of a matrix product, squares of 10⁴ would leave nothing of differences of 1, in large batches alone.
+    encodings = 1e4 + torch.randn(40, 4)
+    latents, classes = encodings[:30] + 0.01, torch.zeros(40, dtype=torch.int64)
+    found = nearest_mean(latents, classes[:30], encodings, classes, 1)
+    assert torch.equal(found, encodings[:30])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_c14_distances_in_half_precision(dtype: torch.dtype):
     latents, encodings = torch.randn(3, 8).to(dtype), torch.randn(20, 8).to(dtype)

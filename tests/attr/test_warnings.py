@@ -71,6 +71,7 @@ def test_internal_batches_are_warned_of_together(method: DiffeomorphicCounterfac
     assert len(caught) == 1
 
 
+@pytest.mark.filterwarnings("ignore:3 of 3 examples were not found")
 def test_pixels_beyond_the_range_are_warned_of(classifier: nn.Module, generator: Generator):
     x = images(3)
     beyond = x.clone()
