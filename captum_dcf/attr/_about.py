@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -14,13 +15,16 @@ from captum_dcf.version import __version__
 
 __all__ = ["described"]
 
+# Attributes of a method that are no settings; the last is Captum's.
+SAID_APART = ("forward_func", "generator", "gradient_func")
+
 
 def described(
     method: Any, goal: Goal, target: Any, coordinates: Coordinates, options: Options, max_steps: int
 ) -> dict[str, Any]:
     r"""Method, goal, target, generator, settings and versions of a call."""
-    own = {name: value for name, value in vars(method).items() if not name.startswith("_")}
-    settings = {name: _plain(value) for name, value in own.items() if name not in ("forward_func", "generator")}
+    own = {name: value for name, value in vars(method).items() if not name.startswith("_") and name not in SAID_APART}
+    settings = {name: _plain(value) for name, value in own.items()}
     settings["max_steps"] = max_steps
     for name in ("max_seconds", "refine", "search_unreconstructed"):
         settings[name] = getattr(options, name)
@@ -43,6 +47,8 @@ def _plain(value: Any) -> Any:
         return [_plain(entry) for entry in value]
     if isinstance(value, dict):
         return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
     try:
         json.dumps(value)
     except (TypeError, ValueError):

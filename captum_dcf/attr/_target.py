@@ -48,7 +48,7 @@ def _from_tensor(target: Tensor, device: torch.device) -> Tensor:
 def _as_tuple(entry: Any) -> tuple[int, ...]:
     parts = entry if isinstance(entry, tuple) else (entry,)
     try:
-        if not parts or any(isinstance(part, bool) for part in parts):
+        if not parts or any(isinstance(part, bool) or getattr(part, "dtype", None) == torch.bool for part in parts):
             raise TypeError
         indices = tuple(operator.index(part) for part in parts)
     except TypeError:

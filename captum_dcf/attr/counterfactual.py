@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from captum_dcf.attr._about import described
 from captum_dcf.attr._captum import TargetType
 from captum_dcf.attr._checks import (
+    check_channels,
+    check_choice,
     check_data_range,
     check_inputs,
-    check_modules,
     check_normalize,
-    modules_of,
     single_tensor,
 )
+from captum_dcf.attr._modules import check_modules, modules_of
 from captum_dcf.attr._target import parse_target
 from captum_dcf.attr._warnings import warn_of_failures, warn_of_range
 from captum_dcf.context import fixed_parameters, ordinary_mode
@@ -57,8 +58,10 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
 
     Nothing of the caller's is changed: inputs, parameters and their ``.grad``, training flags, hooks, caches. A model
     or generator that draws random numbers or counts in a buffer does so in a search too. Modules in training mode are
-    refused where torch's layers say that their output depends on chance or on the others in the batch; what a layer of
-    your own does in training mode is yours to know: call ``.eval()`` first.
+    refused where torch's layers say that their output depends on chance or on the others in the batch. What a layer of
+    your own does in training mode, ``functional.dropout`` for instance, is yours to know, and so is the mode of modules
+    that cannot be seen: a function is searched for those it names or calls, but in ``lambda x: trainer.model(x)`` the
+    model is hidden in an object. Call ``.eval()`` first.
 
     Args:
         forward_func: The model: images (N, ...), and additional arguments, to outputs.
@@ -89,8 +92,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         super().__init__(forward_func)
         if not callable(forward_func):
             raise TypeError(f"forward_func must be a module or a function, received {type(forward_func).__name__}")
-        if output not in OUTPUT_KINDS:
-            raise ValueError(f"output must be one of {OUTPUT_KINDS}, received {output!r}")
+        check_choice("output", output, OUTPUT_KINDS)
         if select is not None and (
             isinstance(select, bool) or not (callable(select) or isinstance(select, (str, int)))
         ):
@@ -160,7 +162,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
             ValueError: An argument of a shape or value that is not accepted, a model without gradient or in training
                 mode with batch statistics, a generator whose images have another shape than the inputs.
         """
-        result = self.counterfactual(inputs, target, additional_forward_args, **options)
+        result = self._searched(inputs, target, additional_forward_args, options, stacklevel=5)
         warn_of_failures(result, stacklevel=4)
         attributions = result.attributions.contiguous()
         return (attributions,) if isinstance(inputs, tuple) else attributions
@@ -173,7 +175,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         **options: Unpack[OptionNames],
     ) -> Tensor | tuple[Tensor, ...]:
         r"""x', the counterfactuals themselves. Arguments, warning and errors as in :meth:`attribute`."""
-        result = self.counterfactual(inputs, target, additional_forward_args, **options)
+        result = self._searched(inputs, target, additional_forward_args, options, stacklevel=4)
         warn_of_failures(result, stacklevel=3)
         counterfactuals = result.counterfactuals.contiguous()
         return (counterfactuals,) if isinstance(inputs, tuple) else counterfactuals
@@ -190,16 +192,27 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         Arguments and errors as in :meth:`attribute`. Examples that were not found are not warned of, the status says
         it; inputs beyond the range of pixels are.
         """
+        return self._searched(inputs, target, additional_forward_args, options, stacklevel=4)
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
+        r"""Not implemented, as in most methods of Captum."""
+        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
+
+    def _searched(
+        self, inputs: Any, target: TargetType, additional: Any, options: OptionNames, stacklevel: int
+    ) -> Counterfactual:
+        """The result of a call; warnings point so many levels up, to the line that asked."""
         tensor, _ = single_tensor(inputs)
         check_inputs(tensor)
+        check_channels(self.normalize, tensor)
         asked = Options(**options)
         self.check_options(asked)
         modules = self.modules()
         check_modules(modules)
         coordinates = self.coordinates(tensor)
-        check_data_range(coordinates)
+        check_data_range(coordinates.data_range, type(coordinates).__name__)
         coordinates.check_ready()
-        warn_of_range(tensor, coordinates.data_range, stacklevel=3)
+        warn_of_range(tensor, coordinates.data_range, stacklevel)
         max_steps = self.default_max_steps if asked.max_steps is None else asked.max_steps
         with ExitStack() as contexts:
             contexts.enter_context(ordinary_mode(tensor.device))
@@ -208,15 +221,11 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
                 contexts.enter_context(generator.constant())
             own = tensor.detach().clone()
             asked = replace(asked, latents=_own_latents(asked.latents, own))
-            problem = self._problem(own, coordinates, target, additional_forward_args, asked)
+            problem = self._problem(own, coordinates, target, additional, asked)
             searcher = self.searcher(problem, max_steps)
             with _progress_bar(asked.show_progress, self.get_name(), len(own)) as on_end:
                 result = run(problem, searcher, asked, max_steps, self.has_latents, on_end)
         return replace(result, about=described(self, problem.goal, target, coordinates, asked, max_steps))
-
-    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
-        r"""Not implemented, as in most methods of Captum."""
-        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
 
     def _problem(
         self, inputs: Tensor, coordinates: Coordinates, target: TargetType, additional: Any, options: Options
@@ -255,7 +264,7 @@ def _own_latents(latents: Tensor | None, inputs: Tensor) -> Tensor | None:
         return None
     if len(latents) != len(inputs):
         raise ValueError(f"latents must be one for each of the {len(inputs)} inputs, received {tuple(latents.shape)}")
-    return latents.detach().clone().to(inputs.device)
+    return latents.detach().to(inputs.device)
 
 
 @contextmanager

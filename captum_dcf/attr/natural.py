@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from captum_dcf.attr._checks import check_int, check_real
+from captum_dcf.attr._checks import check_choice, check_int, check_real
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.spaces import LatentMethod
 from captum_dcf.search import Coordinates, Options, Problem, Searcher
@@ -65,8 +65,7 @@ class NaturalCounterfactual(LatentMethod):
         **model_options: Unpack[ModelOptions],
     ) -> None:
         super().__init__(forward_func, generator, **model_options)
-        if strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {STRATEGIES}, received {strategy!r}")
+        check_choice("strategy", strategy, STRATEGIES)
         self.strategy = strategy
         self.shell_width = check_real("shell_width", shell_width, above=0.0)
         self.outermost = check_real("outermost", outermost, above=0.0)

@@ -69,8 +69,10 @@ class PerturbationCounterfactual(PixelMethod):
         if not isinstance(perturbation, Perturbation):
             name = type(perturbation).__name__
             raise TypeError(f"perturbation must be a captum.robust.Perturbation, received {name}")
-        if arguments is not None and not isinstance(arguments, Mapping):
-            raise TypeError(f"arguments must be a mapping of names to values, received {type(arguments).__name__}")
+        if arguments is not None and not (
+            isinstance(arguments, Mapping) and all(isinstance(name, str) for name in arguments)
+        ):
+            raise TypeError(f"arguments must be a mapping of names to values, received {arguments!r}")
         self.perturbation = perturbation
         self.arguments = dict(arguments or {})
 
@@ -95,7 +97,7 @@ class PerturbationCounterfactual(PixelMethod):
         arguments = {"target": goal.labels(rows), "targeted": isinstance(goal, ReachClass), **self.arguments}
         arguments = {name: value for name, value in arguments.items() if name in known or name in self.arguments}
         with preserve_random_state(inputs.device):
-            images = self.perturbation.perturb(inputs.clone(), **arguments)
+            images = self.perturbation.perturb(inputs, **arguments)
         if not isinstance(images, Tensor) or images.shape != inputs.shape:
             received = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"the perturbation must give images of shape {tuple(inputs.shape)}, received {received}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from captum_dcf.attr._checks import check_data_range
 from captum_dcf.attr.counterfactual import CounterfactualAttribution, ModelOptions
 from captum_dcf.generators.pixels import Pixels
 from captum_dcf.search import Coordinates, Options
@@ -84,6 +85,7 @@ class PixelMethod(CounterfactualAttribution):
                 f"{name} searches in pixels and takes no generator: give it data_range=(0.0, 1.0), and ask the result "
                 "for latents by result.with_latents(generator)"
             )
+        check_data_range(data_range)
         self.data_range = data_range
 
     def coordinates(self, inputs: Tensor) -> Coordinates:

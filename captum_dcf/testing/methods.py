@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_dcf.attr import CounterfactualAttribution
-from captum_dcf.attr._checks import modules_of
+from captum_dcf.attr._modules import modules_of
 from captum_dcf.search import Counterfactual, Status
 from captum_dcf.testing.promise import is_near, promise, run
 from captum_dcf.testing.unchanged import unchanged

@@ -32,10 +32,9 @@ def test_it_is_a_gradient_attribution_and_a_perturbation(method: DiffeomorphicCo
 
 def test_arguments_come_in_captums_order():
     names = list(inspect.signature(DiffeomorphicCounterfactual.attribute).parameters)
-    assert names[:4] == ["self", "inputs", "target", "additional_forward_args"]
-    assert names[-2:] == ["internal_batch_size", "show_progress"]
+    assert names == ["self", "inputs", "target", "additional_forward_args", "options"]
     assert list(inspect.signature(DiffeomorphicCounterfactual.perturb).parameters) == names
-    assert list(inspect.signature(DiffeomorphicCounterfactual.counterfactual).parameters) == [*names, "keep_path"]
+    assert list(inspect.signature(DiffeomorphicCounterfactual.counterfactual).parameters) == names
     # NoiseTunnel calls what log_usage wraps.
     assert hasattr(DiffeomorphicCounterfactual.attribute, "__wrapped__")
 
@@ -107,9 +106,10 @@ def test_sensitivity_max(method: DiffeomorphicCounterfactual, target: object):
     values = sensitivity_max(method.attribute, images(3), n_perturb_samples=3, target=target, max_steps=100)
     assert values.shape == (3,)
     assert values.isfinite().all()
-    # It calls the method with its arguments copied, and gets the same again where there is no perturbation.
+    # It calls the method with its arguments copied, and gets the same again where there is no perturbation; but for
+    # rounding, which differs between the 3 images it begins with and the 6 it compares them with.
     still = sensitivity_max(method.attribute, images(3), lambda x: x, n_perturb_samples=2, target=target)
-    assert torch.equal(still, torch.zeros(3))
+    assert still.max() <= 1e-4
 
 
 @pytest.mark.parametrize("kind", ["heat_map", "blended_heat_map", "original_image", "masked_image"])
@@ -149,7 +149,7 @@ def test_min_param_perturbation(method: DiffeomorphicCounterfactual):
     found, steps = finder.evaluate(x, target=0, perturbations_per_eval=1, attack_kwargs={"target": 1})
     assert method.forward_func(found).argmax().item() != 0
     # With one step less the model still says 0.
-    with pytest.warns(UserWarning, match="not reached"):
+    with pytest.warns(UserWarning, match="not found"):
         assert method.forward_func(method.perturb(x, target=1, max_steps=steps - 1)).argmax().item() == 0
 
 
@@ -160,6 +160,7 @@ def test_summarizer_takes_attributions(method: DiffeomorphicCounterfactual):
     torch.testing.assert_close(summarizer.summary["mean"], attributions)
 
 
+@pytest.mark.filterwarnings("ignore::captum_dcf.CounterfactualWarning")
 def test_noise_that_leaves_the_range_of_pixels_does_not_lose_the_flow(mnist: Mnist):
     # A quarter of the noisy background lies where the flow's logit has no value.
     tunnel = NoiseTunnel(DiffeomorphicCounterfactual(mnist.classifier, mnist.generator))

@@ -51,13 +51,33 @@ def test_refining_shortens_the_last_step(classifier: nn.Module, generator: Gener
     assert (refined.end_scores > 0.9).all()
     assert (refined.end_scores <= whole.end_scores).all()
     assert refined.end_scores.max() < whole.end_scores.max()
+    # The last step is halved six times: a 64th of it less, and the goal is no longer reached.
+    length = 4 / 28
+    moved = (refined.end_latents - refined.start_latents).norm(dim=1)
+    assert (moved <= length * refined.steps + 1e-5).all()
+    assert (moved > length * (refined.steps - 1)).all()
+    direction = (refined.end_latents - refined.start_latents) / moved[:, None]
+    shorter = generator.decode(refined.end_latents - length / 64 * direction)
+    assert (classifier(shorter).softmax(1)[:, 1] <= 0.9).all()
 
 
 def test_the_path_is_the_line(classifier: nn.Module, generator: Generator):
     result = LatentShift(classifier, generator).counterfactual(images(3), target=1, confidence=0.9, keep_path=True)
-    assert len(result.path) == result.steps.max() + 1
-    torch.testing.assert_close(result.path[0], result.reconstructions)
-    torch.testing.assert_close(result.path[-1], result.counterfactuals)
+    for row, frames in enumerate(result.path):
+        assert len(frames) == int(result.steps[row]) + 1
+        torch.testing.assert_close(frames[0], result.reconstructions[row])
+        torch.testing.assert_close(frames[-1], result.counterfactuals[row])
+        # Where nothing is clamped all steps are equal.
+        torch.testing.assert_close(frames.diff(dim=0), (frames[1] - frames[0]).expand(len(frames) - 1, 1, 4, 4))
+
+
+def test_the_line_is_twice_as_long_as_a_latent_typically(classifier: nn.Module, generator: Generator):
+    method = LatentShift(lambda x: 0.01 * classifier(x), generator)
+    assert method.default_max_steps == 56
+    result = method.counterfactual(images(2), target=1)
+    assert result.steps.tolist() == [56, 56]
+    # √16 for 16 standard normal coordinates; the last steps only decode to images that were clamped.
+    assert (result.end_latents - result.start_latents).norm(dim=1).max() <= 2 * 4 + 1e-4
 
 
 def test_a_line_that_does_not_lead_there_says_so(generator: Generator):
@@ -68,7 +88,7 @@ def test_a_line_that_does_not_lead_there_says_so(generator: Generator):
 
     x = torch.full((2, 1, 4, 4), 0.45)
     result = LatentShift(bump, generator, step_length=2.0).counterfactual(x, target=1, confidence=0.9)
-    assert result.statuses() == [Status.BEST_EFFORT] * 2
+    assert result.statuses() == [Status.STEP_LIMIT] * 2
     assert (result.end_scores >= result.start_scores).all()
     assert result.counterfactuals.isfinite().all()
 

@@ -1,4 +1,4 @@
-r"""The natural search, where the smallest valid radius is known; and the order in which it looks."""
+r"""The natural search, where the smallest valid radius is known; its scales; and what it draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from toys import images
 
 from captum_dcf import Generator, NaturalCounterfactual, Pixels, Status
-from captum_dcf.attr.natural import BLOCK, _directions, _source
+from captum_dcf.search.shells import BLOCK
 
 RADIUS = 1.5
 # Δr of the 2-D problems below, in their own units.
@@ -21,7 +21,7 @@ class Plane(Pixels):
     def __init__(self) -> None:
         super().__init__((2,), data_range=None)
 
-    def typical_length(self, latents: Tensor) -> Tensor:
+    def typical_length(self, z: Tensor) -> Tensor:
         return torch.tensor(8.0)
 
 
@@ -58,31 +58,50 @@ def test_the_hybrid_search_leaves_an_outer_island_for_an_inner_one():
     assert 2.0 <= float(result.end_latents.norm()) <= 2.0 + WIDTH
 
 
-def test_radii_belong_to_64_dimensions(classifier: nn.Module):
-    def never(x: Tensor) -> Tensor:
-        return torch.stack((x.flatten(1).sum(1) * 0, x.flatten(1).norm(dim=1) - 1e6), dim=1)
-
-    seen = []
-    for dimensions in (4, 64, 256):
-        generator = Wide(dimensions)
-        method = NaturalCounterfactual(never, generator, "iterative", 64, 1.0, 10.0)
-        method.counterfactual(torch.zeros(1, dimensions), target=1)
-        seen.append(generator.farthest)
-    # 10 shells of width 1 and 2,560 samples come close to the outermost radius, 10 √D / 8.
-    assert seen == pytest.approx([2.5, 10.0, 20.0], rel=0.02)
-
-
 class Wide(Pixels):
+    r"""Coordinates of a standard normal, in which radii are looked at."""
+
     def __init__(self, dimensions: int) -> None:
         super().__init__((dimensions,), data_range=None)
-        self.farthest = 0.0
+        self.radii: list[Tensor] = []
 
     def decode(self, z: Tensor) -> Tensor:
-        self.farthest = max(self.farthest, float(z.norm(dim=1).max()))
+        self.radii.append(z.detach().norm(dim=1))
         return super().decode(z)
 
-    def typical_length(self, latents: Tensor) -> Tensor:
-        return Generator.typical_length(self, latents)
+    def typical_length(self, z: Tensor) -> Tensor:
+        return Generator.typical_length(self, z)
+
+
+def never(x: Tensor) -> Tensor:
+    return torch.stack((x.flatten(1).sum(1) * 0, x.flatten(1).norm(dim=1) - 1e6), dim=1)
+
+
+@pytest.mark.parametrize("dimensions", [4, 64, 256])
+def test_radii_belong_to_64_dimensions(dimensions: int):
+    generator = Wide(dimensions)
+    method = NaturalCounterfactual(never, generator, "iterative", samples=64, shell_width=1.0, outermost=10.0)
+    method.counterfactual(torch.zeros(1, dimensions), target=1)
+    # After the reconstruction: ten shells of width 1, each drawn in two blocks, and their candidates judged once more.
+    unit = (dimensions / 64) ** 0.5
+    sampled = torch.cat([one for one in generator.radii if len(one) == BLOCK]) / unit
+    assert len(sampled) == 10 * 64
+    shells = sampled.view(10, 64)
+    inside = torch.arange(10.0)[:, None]
+    assert ((shells >= inside - 1e-4) & (shells <= inside + 1 + 1e-4)).all()
+    # Uniform in the shell, from inside outwards.
+    torch.testing.assert_close((shells - inside).mean(1), torch.full((10,), 0.5), rtol=0, atol=0.12)
+    assert (shells.diff(dim=1) >= -1e-4).all()
+
+
+def test_the_hybrid_search_begins_with_the_whole_ball_of_the_outermost_radius():
+    generator = Wide(64)
+    method = NaturalCounterfactual(never, generator, samples=320, outermost=10.0, max_samples=320)
+    method.counterfactual(torch.zeros(1, 64), target=1)
+    sampled = torch.cat([one for one in generator.radii if len(one) == BLOCK])
+    assert len(sampled) == 320
+    assert 9.8 < float(sampled.max()) <= 10 + 1e-4
+    assert float(sampled.min()) < 0.2
 
 
 @pytest.mark.parametrize("strategy", ["hybrid", "iterative"])
@@ -108,15 +127,27 @@ def test_another_seed_gives_other_samples(classifier: nn.Module, generator: Gene
     assert not torch.equal(first, other)
 
 
-def test_directions_are_of_unit_length_and_stay_in_the_free_coordinates():
-    directions = _directions(torch.zeros(1, 6), 1000, slice(2, 5), _source(torch.zeros(1), 0))
-    assert (directions[:, :2] == 0).all()
-    assert (directions[:, 5:] == 0).all()
-    torch.testing.assert_close(directions.norm(dim=1), torch.ones(1000))
-    assert directions.mean(0).abs().max() < 0.06
+def test_the_random_state_of_the_caller_is_left(classifier: nn.Module, generator: Generator):
+    method = NaturalCounterfactual(classifier, generator, samples=64)
+    before = torch.get_rng_state()
+    first = method.perturb(images(2), target=1, confidence=0.7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(method.perturb(images(2), target=1, confidence=0.7), first)
 
 
-def test_a_round_is_decoded_only_as_far_as_the_first_valid_sample():
+@pytest.mark.parametrize("free", [slice(2, 5), torch.tensor([4, 2, 3])])
+def test_samples_stay_in_the_free_coordinates(free: slice | Tensor):
+    generator = Wide(6)
+    generator.free = free
+    method = NaturalCounterfactual(lambda x: 9 * x[:, 1:4], generator, samples=320)
+    result = method.counterfactual(torch.zeros(2, 6), target=2)
+    assert result.reached.all()
+    moved = (result.end_latents - result.start_latents) != 0
+    assert moved.tolist() == [[False, False, True, True, True, False]] * 2
+
+
+def test_a_shell_is_decoded_only_as_far_as_the_first_valid_sample():
     decoded = []
 
     def model(x: Tensor) -> Tensor:
@@ -125,16 +156,31 @@ def test_a_round_is_decoded_only_as_far_as_the_first_valid_sample():
 
     method = NaturalCounterfactual(model, Plane(), samples=3200, shell_width=WIDTH, max_samples=3200)
     result = method.counterfactual(torch.zeros(1, 2), target=1, confidence=0.5)
-    assert result.steps.tolist() == [1]
-    assert sum(decoded) <= 2 + 3200 * 0.2
+    assert result.reached.all()
+    # Of the ball of radius 10 a share of 0.15 lies within the valid radius.
+    blocks = -(-int(3200 * RADIUS / 10) // BLOCK)
+    assert blocks - 2 <= int(result.steps) <= blocks + 3
+    # Input, reconstruction, and in each step a block and its candidate.
+    assert sum(decoded) == 2 + int(result.steps) * (BLOCK + 1)
     assert max(decoded) == BLOCK
+
+
+def test_patience_counts_the_empty_shells_in_a_row():
+    def steps(patience: int) -> int:
+        method = NaturalCounterfactual(ring, Plane(), samples=64, shell_width=0.2, patience=patience)
+        return int(method.counterfactual(torch.zeros(1, 2), target=1, confidence=0.5).steps)
+
+    # Nothing is valid within the radius: each further shell is looked at in vain, in two blocks.
+    assert steps(3) - steps(2) == steps(4) - steps(3) == 2
 
 
 def test_the_cap_on_samples_ends_the_search(classifier: nn.Module, generator: Generator):
     method = NaturalCounterfactual(classifier, generator, "iterative", samples=50, shell_width=1e-4, max_samples=199)
+    assert method.default_max_steps == 3 * 2
     result = method.counterfactual(images(2), target=1)
-    assert result.statuses() == [Status.BEST_EFFORT] * 2
-    assert result.steps.tolist() == [3, 3]
+    assert result.statuses() == [Status.STEP_LIMIT] * 2
+    # Three shells of 50 samples, each in a block of 32 and one of 18.
+    assert result.steps.tolist() == [6, 6]
     assert (result.end_scores > result.start_scores).all()
 
 
@@ -146,14 +192,18 @@ def test_no_gradient_is_needed(classifier: nn.Module, generator: Generator):
     assert method.counterfactual(images(2), target=1, confidence=0.7).reached.all()
 
 
+def test_the_defaults_are_the_papers(classifier: nn.Module, generator: Generator):
+    method = NaturalCounterfactual(classifier, generator)
+    settings = (method.strategy, method.samples, method.shell_width, method.outermost, method.patience)
+    assert settings == ("hybrid", 5000, 0.01, 10.0, 5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"strategy": "shrinking"}, "received 'shrinking'"),
-        ({"shell_width": 0.0}, "0 < shell_width < outermost"),
-        ({"shell_width": 11.0}, "0 < shell_width < outermost"),
-        ({"samples": 0}, "1 <= samples <= max_samples"),
-        ({"samples": 10, "max_samples": 9}, "received 10 and 9"),
+        ({"shell_width": 11.0}, "shell_width must be less than outermost, received 11.0 and 10.0"),
+        ({"samples": 10, "max_samples": 9}, "samples must be at most max_samples, received 10 and 9"),
         ({"patience": 0}, "patience must be at least 1"),
     ],
 )

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from toys import Rotated, RowClassifier, images
 
-from captum_dcf import DiffeomorphicCounterfactual
-from captum_dcf.attr.kept import ordinary_mode
+from captum_dcf import CounterfactualAttribution, DiffeomorphicCounterfactual
 
 
 class Stateful(nn.Module):
@@ -135,7 +134,7 @@ def test_the_result_shares_no_memory_with_the_inputs(method: DiffeomorphicCounte
     x[0, :, 1] = 1.0
     x[0, :, 0], x[0, :, 2] = 0.0, 0.0
     result = method.counterfactual(x, target=1, keep_path=True)
-    kept = {name: value.clone() for name, value in vars(result).items()}
+    kept = {name: value.clone() for name, value in vars(result).items() if isinstance(value, Tensor)}
     x.zero_()
     for name, value in kept.items():
         assert torch.equal(getattr(result, name), value)
@@ -151,12 +150,56 @@ def test_nothing_is_kept_between_calls(method: DiffeomorphicCounterfactual):
     assert {key: id(value) for key, value in vars(method).items()} == before
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, "is_autocast_available"), reason="needs torch 2.5")
-@pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
-def test_autocast_is_off_for_a_search_on_any_device(device: str):
-    if not torch.amp.is_autocast_available(device):
-        pytest.skip(f"this torch has no autocast for {device}")
-    with torch.autocast(device, dtype=torch.float16 if device == "mps" else torch.bfloat16):
-        with ordinary_mode(torch.device(device)):
-            assert not torch.is_autocast_enabled(device)
-        assert torch.is_autocast_enabled(device)
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+def test_no_method_changes_anything(make: Callable[..., CounterfactualAttribution]):
+    model, generator, x, target = Stateful(), Rotated(), images(3), torch.tensor([0, 1, 2])
+    method = make(model, generator)
+    with unchanged(model, generator, x, target):
+        assert method.counterfactual(x, target, confidence=0.6).reached.all()
+    assert model.seen > 2
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, MemoryError, ValueError])
+def test_no_method_that_breaks_off_changes_anything(
+    make: Callable[..., CounterfactualAttribution], error: type[BaseException]
+):
+    class Breaking(Stateful):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.seen == 2:
+                raise error("the model broke")
+            return super().forward(x)
+
+    model, generator, x = Breaking(), Rotated(), images(3)
+    method = make(model, generator)
+    with unchanged(model, generator, x), pytest.raises(error, match="the model broke"):
+        method.counterfactual(x, target=1)
+
+
+def test_the_latents_that_are_given_are_left_as_they_were(method: DiffeomorphicCounterfactual):
+    latents = method.generator.encode(images(2)).detach().requires_grad_()
+    with unchanged(latents):
+        result = method.counterfactual(images(2), target=1, latents=latents)
+    assert result.reached.all()
+    assert not result.start_latents.requires_grad
+    latents.data.zero_()
+    assert (result.start_latents != 0).any()
+
+
+def test_c38_what_a_model_draws_or_counts_is_its_own(generator: Rotated):
+    class Noisy(RowClassifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.tensor(0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x) + 1e-6 * torch.randn(1)
+
+    model = Noisy().eval()
+    before = torch.get_rng_state()
+    result = DiffeomorphicCounterfactual(model, generator).counterfactual(images(1), target=1)
+    # One pass on the input, one on the reconstruction, one in each step.
+    assert int(model.calls) == 2 + int(result.steps)
+    assert not torch.equal(torch.get_rng_state(), before)
+    assert "draws random numbers or counts in a buffer" in " ".join(CounterfactualAttribution.__doc__.split())

@@ -81,6 +81,8 @@ def test_with_a_goal_a_tuple_names_one_of_many_values(generator: Generator):
         (1.0, TypeError, "1.0 .float.*an int"),
         ("9", TypeError, "'9' .str.*an int"),
         ([0, True, 1], TypeError, "True .bool"),
+        ([0, torch.tensor(True), 1], TypeError, r"tensor\(True\)"),
+        ([0, np.bool_(True), 1], TypeError, "True"),
         ([0, 1.5, 1], TypeError, "1.5 .float"),
         ((), TypeError, "an int"),
         ({0, 1}, TypeError, "set"),
