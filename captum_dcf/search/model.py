@@ -86,9 +86,9 @@ class Model:
         shape, dtype, device = tuple(images.shape), images.dtype, images.device
         try:
             return self.forward_func(images, *arguments)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             # Torch says this of shapes and dtypes that do not fit. Kinds of its own (out of memory) are no wrong input.
-            if type(error) is not RuntimeError or is_out_of_memory(error):
+            if type(error) not in (RuntimeError, IndexError) or is_out_of_memory(error):
                 raise
             raise ValueError(f"forward_func failed on images of shape {shape}, {dtype} on {device}: {error}") from error
 
