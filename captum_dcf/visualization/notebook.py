@@ -10,7 +10,7 @@ __all__ = ["NotebookFigure"]
 
 
 class NotebookFigure(Figure):
-    r"""A Matplotlib figure with a picture of itself: IPython knows how to draw others only once pyplot has drawn one."""
+    r"""A Matplotlib figure with a picture of itself: IPython draws others only once pyplot has drawn one."""
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
