@@ -3,7 +3,6 @@ r"""Arguments that are refused before a search begins."""
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_dcf.search.numbers import check_real
+
 __all__ = [
     "check_channels",
     "check_choice",
     "check_data_range",
     "check_inputs",
-    "check_int",
     "check_normalize",
-    "check_real",
     "single_tensor",
 ]
 
@@ -53,41 +52,6 @@ def check_inputs(inputs: Tensor, name: str = "inputs") -> None:
     if not finite.all():
         first = int((~finite).nonzero()[0])
         raise ValueError(f"{name} must be finite: example {first} of {len(inputs)} has NaN or infinite pixels")
-
-
-def check_real(name: str, value: Any, at_least: float | None = None, above: float | None = None) -> float:
-    r"""A finite number as a float, within a bound.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is not finite, or beyond the bound.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, received {type(value).__name__}")
-    number = float(value)
-    wanted = f"{at_least:g} or more" if at_least is not None else f"more than {above:g}" if above is not None else ""
-    is_within = (at_least is None or number >= at_least) and (above is None or number > above)
-    if not (is_within and math.isfinite(number)):
-        raise ValueError(f"{name} must be finite{' and ' if wanted else ''}{wanted}, received {value}")
-    return number
-
-
-def check_int(name: str, value: Any, at_least: int) -> int:
-    r"""A whole number within a bound and 63 bits.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is beyond the bound.
-    """
-    try:
-        if isinstance(value, (bool, Tensor)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, received {type(value).__name__}") from None
-    if not at_least <= number < 2**63:
-        raise ValueError(f"{name} must be at least {at_least} and below 2**63, received {number}")
-    return number
 
 
 def check_choice(name: str, value: Any, accepted: Sequence[str]) -> None:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_dcf.attr._checks import check_int, check_real
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.spaces import PixelMethod
 from captum_dcf.search import Coordinates, Goal, LeaveClass, Model, Options, Problem, ReachClass, Searcher, Verdict
 from captum_dcf.search.fista import Fista
+from captum_dcf.search.numbers import check_int, check_real
 from captum_dcf.search.term import ReconstructionDistance, SquaredDistance, Term
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from captum_dcf.attr._checks import check_real
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.spaces import LatentMethod
 from captum_dcf.search import Ascent, Coordinates, Problem, Searcher, StepRule, UnitGradient
+from captum_dcf.search.numbers import check_real
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from captum_dcf.attr._checks import check_choice, check_int, check_real
+from captum_dcf.attr._checks import check_choice
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.spaces import LatentMethod
 from captum_dcf.search import Coordinates, Options, Problem, Searcher
+from captum_dcf.search.numbers import check_int, check_real
 from captum_dcf.search.shells import BLOCK, Shells
 
 if TYPE_CHECKING:

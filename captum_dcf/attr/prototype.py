@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from captum_dcf.attr._checks import check_inputs, check_int, check_real
+from captum_dcf.attr._checks import check_inputs
 from captum_dcf.attr.contrastive import ContrastiveCounterfactual, Lead
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.generators.base import Generator
 from captum_dcf.search import Coordinates, Goal, Model, ReachClass
 from captum_dcf.search.coordinates import encode
+from captum_dcf.search.numbers import check_int, check_real
 from captum_dcf.search.term import Term
 
 if TYPE_CHECKING:

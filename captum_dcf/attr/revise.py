@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from captum_dcf.attr._checks import check_real
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.diffeomorphic import DiffeomorphicCounterfactual
 from captum_dcf.search import Adam, Coordinates, Goal, Model, StepRule
+from captum_dcf.search.numbers import check_real
 from captum_dcf.search.term import PixelDistance, Term
 
 if TYPE_CHECKING:

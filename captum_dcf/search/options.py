@@ -3,7 +3,6 @@ r"""The options of a call: the only place that documents and checks them."""
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypedDict
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.goal import Goal, check_confidence
+from captum_dcf.search.numbers import check_int
 
 __all__ = ["DEFAULT_CONFIDENCE", "BatchSize", "OptionNames", "Options"]
 
@@ -87,34 +87,14 @@ class Options:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, received {getattr(self, name)!r}")
         if self.max_steps is not None:
-            object.__setattr__(self, "max_steps", checked_count("max_steps", self.max_steps))
+            object.__setattr__(self, "max_steps", check_int("max_steps", self.max_steps))
         if self.max_seconds is not None:
             _check_seconds(self.max_seconds)
         if self.latents is not None:
             _check_latents(self.latents)
         if self.internal_batch_size is not None and not _is_auto(self.internal_batch_size):
-            size = checked_count("internal_batch_size", self.internal_batch_size, "an int, 'auto' or None")
+            size = check_int("internal_batch_size", self.internal_batch_size, accepted="an int, 'auto' or None")
             object.__setattr__(self, "internal_batch_size", size)
-
-
-def checked_count(name: str, value: Any, accepted: str = "an int") -> int:
-    r"""An int of at least 1, from whatever counts as one.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is less than 1, or more than 63 bits hold.
-    """
-    if isinstance(value, str):
-        raise ValueError(f"{name} must be {accepted}, received {value!r}")
-    try:
-        if isinstance(value, (bool, Tensor)):
-            raise TypeError
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be {accepted}, received {type(value).__name__}") from None
-    if not 1 <= count < 2**63:
-        raise ValueError(f"{name} must be at least 1 and below 2**63, received {count}")
-    return count
 
 
 def _is_auto(size: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_dcf.search.options import checked_count
+from captum_dcf.search.numbers import check_int
 from captum_dcf.search.searcher import State
 
 __all__ = ["Adam", "StepRule", "UnitGradient", "check_length", "row_norm", "unit"]
@@ -63,8 +63,7 @@ class UnitGradient(StepRule):
     def __post_init__(self) -> None:
         if not callable(self.length):
             check_length("the length of a step", self.length)
-        if checked_count("patience", self.patience) < 2:
-            raise ValueError(f"patience must be at least 2 steps, received {self.patience}")
+        check_int("patience", self.patience, at_least=2)
 
     def start(self, z: Tensor) -> State:
         length = self.length(z) if callable(self.length) else self.length
