@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from captum_dcf.data.sources import SOURCES
+from captum_dcf.metrics.registry import METRICS
+from captum_dcf.models.registry import ARCHITECTURES
+from captum_dcf.training.recipes import AUGMENTATIONS, OBJECTIVES, RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -22,6 +29,17 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@pytest.fixture
+def _registries_stay() -> Iterator[None]:
+    registries: list[dict[str, Any]] = [SOURCES, METRICS, ARCHITECTURES, RECIPES, OBJECTIVES, AUGMENTATIONS]
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before):
+        registry.clear()
+        registry.update(entries)
+
+
+@pytest.mark.usefixtures("_registries_stay")
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_its_code_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_dcf.search.numbers import is_truth
 from captum_dcf.search.target import ACCEPTED
 
 __all__ = ["parse_target"]
@@ -48,7 +49,7 @@ def _from_tensor(target: Tensor, device: torch.device) -> Tensor:
 def _as_tuple(entry: Any) -> tuple[int, ...]:
     parts = entry if isinstance(entry, tuple) else (entry,)
     try:
-        if not parts or any(isinstance(part, bool) or getattr(part, "dtype", None) == torch.bool for part in parts):
+        if not parts or any(is_truth(part) for part in parts):
             raise TypeError
         indices = tuple(operator.index(part) for part in parts)
     except TypeError:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captum_dcf.search.numbers import is_truth
+
 __all__ = ["AtLeast", "AtMost", "Goal", "LeaveClass", "Near", "ReachClass", "Verdict", "check_confidence"]
 
 
@@ -270,12 +272,11 @@ def _checked_label(label: Any) -> int | Tensor:
             raise TypeError(f"a class must be an int or an integer tensor (N,), received {label.dtype}")
         return label.to(torch.int64)
     try:
-        if isinstance(label, bool):
+        if is_truth(label):
             raise TypeError
         index = operator.index(label)
     except TypeError:
-        received = type(label).__name__
-        raise TypeError(f"a class must be an int or an integer tensor (N,), received {received}") from None
+        raise TypeError(f"a class must be an int or an integer tensor, received {type(label).__name__}") from None
     if not -(2**31) <= index < 2**31:
         raise ValueError(f"class {index} is out of range for any output")
     return index

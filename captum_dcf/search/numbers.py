@@ -7,9 +7,15 @@ import operator
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["check_int", "check_real"]
+__all__ = ["check_int", "check_real", "is_truth"]
+
+
+def is_truth(value: Any) -> bool:
+    r"""Whether it is True or False, of Python, torch or NumPy, whose older versions take theirs for an integer."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", None)) in ("bool", str(torch.bool))
 
 
 def check_real(name: str, value: Any, at_least: float | None = None, above: float | None = None) -> float:
@@ -39,7 +45,7 @@ def check_int(name: str, value: Any, at_least: int = 1, accepted: str = "an int"
     if isinstance(value, str):
         raise ValueError(f"{name} must be {accepted}, received {value!r}")
     try:
-        if isinstance(value, (bool, Tensor)):
+        if is_truth(value) or isinstance(value, Tensor):
             raise TypeError
         number = operator.index(value)
     except TypeError:

@@ -30,6 +30,8 @@ class PixelDistance:
 
     def __call__(self, images: Tensor, points: Tensor, rows: Tensor) -> tuple[Tensor, None]:
         change = (images - self.inputs[rows]).flatten(1)
+        # A sum over many pixels is too much for half precision, of which older versions of torch have no gradient here.
+        change = change.to(torch.promote_types(change.dtype, torch.float32))
         distance = F.smooth_l1_loss(change, torch.zeros_like(change), reduction="none", beta=self.rounding)
         return self.weight * distance.sum(1), None
 

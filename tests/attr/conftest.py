@@ -29,7 +29,7 @@ Make = Callable[..., CounterfactualAttribution]
 
 
 def attack_loss(output: Tensor, target: Tensor) -> Tensor:
-    return F.cross_entropy(output, target, reduction="none")
+    return F.cross_entropy(output.float(), target, reduction="none")
 
 
 # Captum's attacks show the model their own tensor, which a model that writes into it may not have: hence the clones.

@@ -2,6 +2,7 @@ r"""Options of a call: one list of names, and what each refuses."""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import FrozenInstanceError, fields
 from typing import Any, get_type_hints
 
@@ -22,7 +23,7 @@ def test_names_and_types_for_editors_are_those_of_the_options():
 
 def test_every_option_is_documented():
     for one in fields(Options):
-        assert f"        {one.name}: " in Options.__doc__
+        assert f"    {one.name}: " in inspect.getdoc(Options)
 
 
 def test_options_are_named_and_do_not_change():
