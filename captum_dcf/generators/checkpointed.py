@@ -3,15 +3,10 @@ r"""Less memory for decoders that have no inverse: some activations are kept, th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint_sequential
 
 __all__ = ["Checkpointed"]
-
-# torch does not say what it returns.
-_run_in_segments: Callable[..., Tensor] = checkpoint_sequential
 
 
 class Checkpointed(nn.Module):
@@ -47,4 +42,8 @@ class Checkpointed(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         r"""What ``layers`` gives for ``z``, (N, ...)."""
-        return _run_in_segments(self.layers, self.segments, z, use_reentrant=False)
+        # Where it is needed: with torch 2.3 it loads sympy, half a second of every program that imports the package.
+        from torch.utils.checkpoint import checkpoint_sequential
+
+        images: Tensor = checkpoint_sequential(self.layers, self.segments, z, use_reentrant=False)
+        return images

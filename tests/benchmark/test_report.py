@@ -157,7 +157,9 @@ def test_infinite_values_are_shown_and_warn_of_nothing(tmp_path, classifier):
         for line in (out / "report.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| m ")
     ]
-    assert (medians, means) == ("inf [inf, inf]", "inf")
+    # Older versions of NumPy know no quantile between two infinities, and there is no interval then.
+    assert medians in ("inf [inf, inf]", "inf")
+    assert means == "inf"
 
 
 def test_the_summary_is_that_of_the_table(out):
@@ -179,7 +181,8 @@ def test_the_summary_is_that_of_the_table(out):
 def test_parquet_where_pyarrow_is(out):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    parquet, table = pandas.read_parquet(out / "table.parquet"), pandas.read_csv(out / "table.csv")
+    parquet = pandas.read_parquet(out / "table.parquet")
+    table = pandas.read_csv(out / "table.csv", float_precision="round_trip")
     assert list(parquet) == list(table)
     for column in ("image", "method", "found", "seconds", "big", "label", "target"):
         assert parquet[column].tolist() == table[column].tolist()
