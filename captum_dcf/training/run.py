@@ -2,9 +2,12 @@ r"""Training one recipe: Lightning's trainer, a checkpoint to go on from, weight
 
 from __future__ import annotations
 
+import logging
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +135,7 @@ def _fit(
     checkpoint: dict[str, Any] | None,
 ) -> tuple[Objective, Mapping[str, float]]:
     """The trained objective and its metrics; the caller's random state stays as it is."""
-    with isolate_rng():
+    with isolate_rng(), _quiet():
         torch.manual_seed(settings["seed"])
         objective = _objective(recipe)
         objective.save_hyperparameters(settings)
@@ -144,6 +147,9 @@ def _fit(
         train_loader = DataLoader(train_set, batch_size=recipe.batch_size, shuffle=True, drop_last=drop_last)
         test_loader = DataLoader(test_set, batch_size=500)
         trainer.fit(objective, train_loader, test_loader, ckpt_path=None if checkpoint is None else path)
+        if trainer.interrupted:
+            # Older releases of Lightning return from Ctrl-C as if the training had ended.
+            raise KeyboardInterrupt
         # Some metrics draw noise.
         torch.manual_seed(settings["seed"])
         [metrics] = trainer.validate(objective, test_loader, verbose=False)
@@ -165,12 +171,27 @@ def _check_weights(objective: Objective, checkpoint: dict[str, Any], path: Path)
         raise ValueError(f"{path} holds the weights of another model") from error
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A context without what Lightning says of itself: what it found on the machine, and what else its makers offer."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _trainer(recipe: Recipe, path: Path) -> lightning.Trainer:
+    # In a log, a bar would be a line for each of its moves.
+    shows_progress = sys.stderr.isatty()
     keep_last = ModelCheckpoint(dirpath=path.parent, filename=path.stem, save_top_k=1, enable_version_counter=False)
     return lightning.Trainer(
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip,
-        callbacks=[keep_last, TQDMProgressBar(refresh_rate=10)],
+        callbacks=[keep_last, *([TQDMProgressBar(refresh_rate=10)] if shows_progress else [])],
+        enable_progress_bar=shows_progress,
         logger=False,
         devices=1,
         enable_model_summary=False,

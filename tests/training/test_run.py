@@ -2,6 +2,7 @@ r"""Training on a few made-up digits: weights and card appear, load, and a check
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import random
@@ -248,3 +249,13 @@ def _test_set(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _checkpoint(out: Path) -> dict:
     return torch.load(out / "mnist-cnn.ckpt", weights_only=False, map_location="cpu")
+
+
+def test_a_log_gets_neither_a_bar_nor_an_advertisement(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    train("helix-classifier", None, tmp_path, epochs=1, limit=600)
+    written = capfd.readouterr()
+    assert "it/s" not in written.err + written.out
+    assert "Tip" not in written.err + written.out
+    assert logger.level == level
