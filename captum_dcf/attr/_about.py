@@ -27,10 +27,11 @@ def described(
     settings = {name: _plain(value) for name, value in own.items()}
     settings["max_steps"] = max_steps
     for name in ("max_seconds", "refine", "search_unreconstructed"):
-        settings[name] = getattr(options, name)
+        settings[name] = _plain(getattr(options, name))
     return {
         "method": type(method).__name__,
-        "goal": _words(goal),
+        # A method may search for a goal of its own around that of the caller.
+        "goal": _words(getattr(goal, "goal", goal)),
         "target": _plain(target),
         "model": _name(method.forward_func),
         "generator": type(coordinates).__name__,

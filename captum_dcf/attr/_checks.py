@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.numbers import check_real
+from captum_dcf.search.step import StepRule
 
 __all__ = [
     "check_channels",
@@ -18,6 +19,7 @@ __all__ = [
     "check_data_range",
     "check_inputs",
     "check_normalize",
+    "check_step_rule",
     "single_tensor",
 ]
 
@@ -52,6 +54,13 @@ def check_inputs(inputs: Tensor, name: str = "inputs") -> None:
     if not finite.all():
         first = int((~finite).nonzero()[0])
         raise ValueError(f"{name} must be finite: example {first} of {len(inputs)} has NaN or infinite pixels")
+
+
+def check_step_rule(step_rule: Any) -> None:
+    r"""Refuses what is neither a step rule nor None."""
+    if step_rule is not None and not isinstance(step_rule, StepRule):
+        received = step_rule.__name__ if isinstance(step_rule, type) else type(step_rule).__name__
+        raise TypeError(f"step_rule must be a captum_dcf StepRule, such as Adam(0.05), received {received}")
 
 
 def check_choice(name: str, value: Any, accepted: Sequence[str]) -> None:

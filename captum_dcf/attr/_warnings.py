@@ -31,7 +31,7 @@ def warn_of_failures(result: Counterfactual, stacklevel: int) -> None:
     failures = Counter(status for status in result.statuses() if status in REASONS)
     if failures:
         reasons = ", ".join(f"{count} {status.name} ({REASONS[status]})" for status, count in failures.items())
-        message = f"{sum(failures.values())} of {len(result)} examples were not found: {reasons}"
+        message = f"no counterfactual was found for {sum(failures.values())} of {len(result)} examples: {reasons}"
         warnings.warn(message, CounterfactualWarning, stacklevel=stacklevel)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from captum_dcf.attr._checks import check_step_rule
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.spaces import PixelMethod
 from captum_dcf.search import Adam, Ascent, Problem, Searcher, StepRule
@@ -43,8 +44,7 @@ class AdversarialExample(PixelMethod):
         **model_options: Unpack[ModelOptions],
     ) -> None:
         super().__init__(forward_func, data_range, **model_options)
-        if step_rule is not None and not isinstance(step_rule, StepRule):
-            raise TypeError(f"step_rule must be a captum_dcf StepRule, received {type(step_rule).__name__}")
+        check_step_rule(step_rule)
         self.step_rule = step_rule or Adam(5e-4)
 
     def searcher(self, problem: Problem, max_steps: int) -> Searcher:

@@ -3,7 +3,7 @@ r"""CounterfactualAttribution: what all counterfactual methods share, in Captum'
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -146,7 +146,8 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
             inputs: x, floating point (N, ...), or a tuple of one such tensor.
             target: The class to reach: an int, a tensor of one integer, a list or 1-D tensor with one integer per
                 example; for outputs with more dimensions (N, classes, ...) a tuple of ints, class first, or a list of
-                one tuple per example. With ``goal`` it has Captum's meaning instead: the output the goal speaks of.
+                one tuple per example. With ``goal`` it has Captum's meaning instead: the output the goal speaks of. A
+                class counts from 0; other indices may be negative and then count from the end, as in Captum.
             additional_forward_args: Further arguments of ``forward_func``, one or a tuple. Tensors whose first
                 dimension is N belong to the examples one by one; anything else is passed as it is.
             options: ``goal``, ``confidence``, ``max_steps``, ``max_seconds``, ``latents``, ``search_unreconstructed``,
@@ -205,19 +206,22 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         tensor, _ = single_tensor(inputs)
         check_inputs(tensor)
         check_channels(self.normalize, tensor)
+        _check_names(self.get_name(), options)
         asked = Options(**options)
         self.check_options(asked)
         modules = self.modules()
         check_modules(modules)
         coordinates = self.coordinates(tensor)
         check_data_range(coordinates.data_range, type(coordinates).__name__)
-        coordinates.check_ready()
+        generators = list({id(one): one for one in (coordinates, *modules) if isinstance(one, Coordinates)}.values())
+        for generator in generators:
+            generator.check_ready()
         warn_of_range(tensor, coordinates.data_range, stacklevel)
         max_steps = self.default_max_steps if asked.max_steps is None else asked.max_steps
         with ExitStack() as contexts:
             contexts.enter_context(ordinary_mode(tensor.device))
             contexts.enter_context(fixed_parameters(modules))
-            for generator in {id(one): one for one in (coordinates, *modules) if isinstance(one, Coordinates)}.values():
+            for generator in generators:
                 contexts.enter_context(generator.constant())
             own = tensor.detach().clone()
             asked = replace(asked, latents=_own_latents(asked.latents, own))
@@ -236,12 +240,21 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
         pick = None if indices is None else _picking(indices, of_classes=options.goal is None)
         arguments = additional if isinstance(additional, tuple) else () if additional is None else (additional,)
         kind = self.output if goal.of_classes else None
-        model = Model(self.forward_func, len(inputs), arguments, kind, self.select, self.normalize, pick)
+        # On the inputs' device once, not in every round.
+        normalize = self.normalize and tuple(inputs.new_tensor(part) for part in self.normalize)
+        model = Model(self.forward_func, len(inputs), arguments, kind, self.select, normalize, pick)
         if options.goal is not None and goal.of_classes and indices is not None and kind != "binary_logit":
             name = type(options.goal).__name__
-            raise ValueError(f"target= picks one output, but {name} names a class among all: leave target= away")
+            raise ValueError(f"target= picks one output, but {name} names a class among all: omit target=")
         terms = self.terms(inputs, model, goal, coordinates)
         return Problem(inputs, model, goal, coordinates, terms, self.softening)
+
+
+def _check_names(method: str, options: Mapping[str, Any]) -> None:
+    known = list(OptionNames.__annotations__)
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"{method} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
 
 
 def _goal(options: Options, indices: Tensor | None) -> Goal:

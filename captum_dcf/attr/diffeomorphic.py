@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from captum_dcf.attr._checks import check_step_rule
 from captum_dcf.attr.counterfactual import ModelOptions
 from captum_dcf.attr.spaces import LatentMethod
 from captum_dcf.search import Ascent, Coordinates, Problem, Searcher, StepRule, UnitGradient
@@ -56,8 +57,7 @@ class DiffeomorphicCounterfactual(LatentMethod):
         **model_options: Unpack[ModelOptions],
     ) -> None:
         super().__init__(forward_func, generator, **model_options)
-        if step_rule is not None and not isinstance(step_rule, StepRule):
-            raise TypeError(f"step_rule must be a captum_dcf StepRule, received {type(step_rule).__name__}")
+        check_step_rule(step_rule)
         self.step_rule = step_rule
         self.softening = check_real("softening", softening, at_least=0.0)
 

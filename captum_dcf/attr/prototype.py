@@ -95,7 +95,7 @@ class PrototypeCounterfactual(ContrastiveCounterfactual):
         labels = cast(ReachClass, cast(Lead, goal).goal).labels(torch.arange(len(inputs), device=inputs.device))
         chunks = [chunk.to(inputs) for chunk in self.reference.split(CHUNK)]
         encodings = torch.cat([encode(self.encoder, chunk) for chunk in chunks])
-        classes = torch.cat([_classes(model, chunk) for chunk in chunks])
+        classes = torch.cat([_classes(model, goal, chunk) for chunk in chunks])
         # A reference image that cannot be encoded must not spoil the prototypes.
         classes = torch.where(encodings.isfinite().all(1), classes, NO_CLASS)
         latents = torch.cat([encode(self.encoder, chunk) for chunk in inputs.split(CHUNK)])
@@ -119,11 +119,9 @@ class PrototypeDistance:
 
 
 @torch.no_grad()
-def _classes(model: Model, images: Tensor) -> Tensor:
+def _classes(model: Model, goal: Goal, images: Tensor) -> Tensor:
     output = model(images)
-    if output.ndim != 2:
-        received = tuple(output.shape)
-        raise ValueError(f"PrototypeCounterfactual needs outputs of shape (N, classes), received {received}")
+    goal.check(output)
     return output.argmax(1)
 
 

@@ -99,6 +99,10 @@ class PixelMethod(CounterfactualAttribution):
 def _check_generator(generator: Any) -> None:
     if isinstance(generator, Coordinates) and not isinstance(generator, type):
         return
+    if isinstance(generator, type):
+        raise TypeError(
+            f"generator must be a captum_dcf Generator, received the class {generator.__name__}: make one of it"
+        )
     name = type(generator).__name__
     if type(generator).__module__.split(".")[0] == "normflows":
         raise TypeError(

@@ -84,16 +84,20 @@ class Generator(nn.Module, ABC):
         return torch.tensor(math.sqrt(free_dimensions), dtype=z.dtype, device=z.device)
 
     def check_ready(self) -> None:
-        r"""Refuses parameters that the first search would change. A generator that asks for more overrides it.
+        r"""Refuses what a search would change, or what depends on chance. A generator that asks for more overrides it.
 
         Raises:
-            ValueError: A layer takes its parameters from the first batch it sees, and has seen none.
+            ValueError: A layer takes its parameters from the first batch it sees, and has seen none; or batch norm or
+                dropout is in training mode.
         """
         for name, part in self.named_modules():
+            place = f"{type(self).__name__}.{name} ({type(part).__name__})"
             # ActNorm of normflows, in a flow or in a generator of one's own around it.
             if not getattr(part, "data_dep_init_done", True):
-                kind = type(part).__name__
-                raise ValueError(f"{type(self).__name__}.{name} ({kind}) has not seen data yet: train the flow first")
+                raise ValueError(f"{place} has not seen data yet: train the flow first")
+            draws = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+            if getattr(part, "training", False) and (draws or isinstance(part, nn.modules.batchnorm._BatchNorm)):
+                raise ValueError(f"{place} is in training mode: call .eval() on the generator first")
 
     @contextmanager
     def constant(self) -> Iterator[None]:

@@ -80,6 +80,10 @@ class Ascent(Searcher):
             looked = looked & ~restarts
         of_rule = {name.removeprefix(RULE): value for name, value in state.items() if name.startswith(RULE)}
         points, of_rule = self.rule.step(z, gradient, state["scale"], of_rule)
+        points = points.to(z)
+        if restarts.any():
+            # The step that was just taken is not theirs.
+            of_rule = _choose(restarts, self.rule.start(state["start"]), of_rule)
         moved = {**state, **{RULE + name: value for name, value in of_rule.items()}}
         moved["origin"], moved["halvings"] = z, torch.zeros_like(state["halvings"])
         moved["since"] = torch.where(restarts, 0, torch.where(looked, 1, state["since"] + 1))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.coordinates import encode
-from captum_dcf.search.memory import is_out_of_memory
+from captum_dcf.search.memory import smaller_size
 from captum_dcf.search.options import Options
 from captum_dcf.search.polish import bisect
 from captum_dcf.search.problem import Evaluation, Problem
@@ -69,7 +69,7 @@ def run(
     if on_end is not None:
         on_end(window.ended())
     if options.refine:
-        bisect(problem, record, window.size)
+        bisect(problem, record, window.size, window.adapts, deadline)
     return record.freeze(has_latents)
 
 
@@ -130,7 +130,7 @@ class _Window:
             self.group = self._follow(group)
             return
         except (RuntimeError, MemoryError) as error:
-            self._check_memory(error, len(group.at.rows))
+            self.size = smaller_size(error, len(group.at.rows), self.adapts)
         # Not within the except block, whose traceback holds the tensors. A step may be asked for twice.
         self.parked.append(group)
         self._resume()
@@ -168,7 +168,7 @@ class _Window:
         try:
             at, fresh = self._judge(rows)
         except (RuntimeError, MemoryError) as error:
-            self._check_memory(error, len(rows))
+            self.size = smaller_size(error, len(rows), self.adapts)
             return
         self.waiting = self.waiting[len(rows) :]
         self.record.begin_paths(at)
@@ -188,9 +188,3 @@ class _Window:
             return at, None
         fresh = at if searches.all() else at.take(searches)
         return at, _Group(fresh, self.searcher.start(self.problem, fresh))
-
-    def _check_memory(self, error: Exception, examples: int) -> None:
-        """Halves the window if memory ran out and fewer examples might do; raises the error otherwise."""
-        if not self.adapts or examples == 1 or not is_out_of_memory(error):
-            raise error
-        self.size = max(1, examples // 2)

@@ -94,13 +94,14 @@ class Fista(Searcher):
         gradient = at.gradient
         if gradient is None:
             raise RuntimeError("FISTA needs a gradient")
-        k = state["k"].to(y)[:, None]
-        rate = self.lr * (1 - k / self.iterations).sqrt()
+        # Half precision cannot count.
+        k = state["k"].to(torch.promote_types(y.dtype, torch.float32))[:, None]
+        rate = (self.lr * (1 - k / self.iterations).sqrt()).to(y)
         moved = _within(problem, start + soft_threshold(y - rate * gradient - start, self.beta))
         resting = ((moved == start) & (y == start) & (last == start)).all(1)
         finite = at.finite & finite_rows(gradient)
         moved = torch.where(finite[:, None], moved, start)
-        y = _within(problem, moved + k / (k + 3) * (moved - last))
+        y = _within(problem, moved + (k / (k + 3)).to(y) * (moved - last))
         reason = torch.where(resting, int(Status.STALLED), int(Status.STEP_LIMIT))
         reason = torch.where(finite, reason, int(Status.NOT_FINITE))
         k = torch.where(resting | ~finite, self.iterations, state["k"] + 1)

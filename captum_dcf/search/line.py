@@ -34,12 +34,15 @@ class Line(Searcher):
         gradient = problem.evaluate(at.points, at.rows, gradient=True).gradient
         if gradient is None:
             raise RuntimeError("a line needs a gradient")
-        length = self.length(at.points) if callable(self.length) else self.length
+        length = self.length(at.points) if callable(self.length) else float(self.length)
         shift = -length * unit(gradient)
-        return {"start": at.points, "shift": shift, "count": torch.zeros_like(at.points[:, :1])}
+        return {"start": at.points, "shift": shift, "count": torch.zeros_like(at.rows)}
 
     def step(self, problem: Problem, at: Evaluation, state: State) -> Move:
         shift, count = state["shift"], state["count"] + 1
         ended = torch.where((shift == 0).all(1), int(Status.STALLED), RUNNING)
         ended = torch.where(at.finite & shift.isfinite().all(1), ended, int(Status.NOT_FINITE))
-        return Move(state["start"] + count * shift, {**state, "count": count}, ended)
+        # Half precision cannot count.
+        wide = torch.promote_types(shift.dtype, torch.float32)
+        way = (count.to(wide)[:, None] * shift.to(wide)).to(shift)
+        return Move(state["start"] + way, {**state, "count": count}, ended)

@@ -2,7 +2,7 @@ r"""The model that is explained: from images, and the examples they belong to, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,8 +31,8 @@ class Model:
             positive for class 1; all three are given on as logits (n, C). None gives the output on as it is.
         select: Which part of the output is meant, where it is no tensor: a name, an index, or a function of it. By
             default ``.logits`` of an object, ``["logits"]`` of a mapping, the first of a tuple or list.
-        normalize: Mean and standard deviation by which pixels are standardised, a number or one per channel each, for
-            models that expect it.
+        normalize: Mean and standard deviation by which pixels are standardised, a number or one per channel each, or
+            tensors of that, for models that expect it.
         pick: From an output and the rows it belongs to, what the target names, see ``captum_dcf.attr``.
     """
 
@@ -41,7 +41,7 @@ class Model:
     arguments: tuple[Any, ...] = ()
     kind: OutputKind | None = "logits"
     select: Select = None
-    normalize: tuple[float | Sequence[float], float | Sequence[float]] | None = None
+    normalize: tuple[Any, ...] | None = None
     pick: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -79,7 +79,7 @@ class Model:
 
     def _normalized(self, images: Tensor) -> Tensor:
         wide = (-1, *[1] * (images.ndim - 2))
-        mean, deviation = (images.new_tensor(value).reshape(wide) for value in self.normalize or (0.0, 1.0))
+        mean, deviation = (torch.as_tensor(value).to(images).reshape(wide) for value in self.normalize or (0.0, 1.0))
         return (images - mean) / deviation
 
     def _called(self, images: Tensor, arguments: list[Any]) -> Any:

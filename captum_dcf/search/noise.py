@@ -24,5 +24,7 @@ def noise(seeds: Tensor, draw: Callable[[torch.Generator], Tensor], like: Tensor
         (n, ...).
     """
     distinct, which = seeds.unique(return_inverse=True)
-    drawn = [draw(torch.Generator().manual_seed(seed)) for seed in distinct.tolist()]
+    # Whatever torch.set_default_device says.
+    with torch.device("cpu"):
+        drawn = [draw(torch.Generator("cpu").manual_seed(seed)) for seed in distinct.tolist()]
     return torch.stack(drawn).to(like)[which]

@@ -2,7 +2,6 @@ r"""The options of a call: the only place that documents and checks them."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypedDict
@@ -44,13 +43,16 @@ class Options:
         confidence: Λ, in (0, 1): the target counts as reached above this probability; 0.99 by default. A goal has its
             own.
         max_steps: Most steps of one example; by default those of the method, ``default_max_steps``.
-        max_seconds: Most seconds of the whole call, checked once a round; those that still search then end as
-            ``TIME_LIMIT`` with the best image on the way. None for no limit.
+        max_seconds: Seconds after which no search goes on, checked once a round; those that still search end as
+            ``TIME_LIMIT`` with the best image on the way, and those that wait are encoded and judged once. None for no
+            limit.
         latents: Where to start, (N, D), instead of at the encoded inputs; for instance ``result.start_latents`` of an
-            earlier call, which saves an inversion.
+            earlier call, which saves an inversion. An example whose latents decode to what the model predicts otherwise
+            is ``NOT_RECONSTRUCTED``.
         search_unreconstructed: Search on where the model changes its mind on the reconstruction. By default those
             examples end at once; in both cases they are ``NOT_RECONSTRUCTED``, and ``reached`` says the rest.
-        refine: Shorten the last step by bisection, down to the threshold of the goal.
+        refine: Shorten the last step by bisection, down to the threshold of the goal. Refused by the sparse methods,
+            sampling and perturbations, which have no last step towards it.
         keep_path: Keep the images on the way, see :attr:`Counterfactual.path`.
         internal_batch_size: Search so many examples at a time, to bound memory; all at once by default. One that waits
             takes the place of one that has ended. ``"auto"`` begins with 256 and halves that whenever memory runs out.
@@ -75,7 +77,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.goal is not None and not isinstance(self.goal, Goal):
-            raise TypeError(f"goal must be a captum_dcf Goal, received {type(self.goal).__name__}")
+            received = self.goal.__name__ if isinstance(self.goal, type) else type(self.goal).__name__
+            raise TypeError(f"goal must be a captum_dcf Goal, such as LeaveClass(4), received {received}")
         if self.goal is not None and self.confidence is not None:
             raise ValueError(
                 f"confidence={self.confidence} belongs to target=; a goal has its own, as in "
@@ -89,7 +92,7 @@ class Options:
         if self.max_steps is not None:
             object.__setattr__(self, "max_steps", check_int("max_steps", self.max_steps))
         if self.max_seconds is not None:
-            _check_seconds(self.max_seconds)
+            object.__setattr__(self, "max_seconds", _checked_seconds(self.max_seconds))
         if self.latents is not None:
             _check_latents(self.latents)
         if self.internal_batch_size is not None and not _is_auto(self.internal_batch_size):
@@ -101,11 +104,12 @@ def _is_auto(size: Any) -> bool:
     return isinstance(size, str) and size == "auto"
 
 
-def _check_seconds(seconds: Any) -> None:
+def _checked_seconds(seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, Real):
         raise TypeError(f"max_seconds must be a number or None, received {type(seconds).__name__}")
-    if not float(seconds) > 0 or math.isnan(seconds):
+    if not float(seconds) > 0:
         raise ValueError(f"max_seconds must be positive, received {seconds}")
+    return float(seconds)
 
 
 def _check_latents(latents: Any) -> None:

@@ -126,7 +126,8 @@ class Problem:
             ValueError: The goal cannot be asked about such outputs.
         """
         with torch.no_grad():
-            output = self.model(self.inputs[rows], rows)
+            # A copy: a model may give the same memory at each call, and this output is compared with that of the next.
+            output = self.model(self.inputs[rows], rows).clone()
             self.model.check(output)
             self.goal.check(output)
             return output, verdict(self.goal, output, rows)

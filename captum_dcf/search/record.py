@@ -62,7 +62,8 @@ class Record:
         Returns:
             Which of them are to be searched, bool (n,).
         """
-        rows, already = at.rows, verdict.reached
+        # An output that is not finite reaches nothing, as for candidates.
+        rows, already = at.rows, verdict.reached & verdict.score.isfinite()
         if not self._is_allocated:
             self._allocate(at, verdict.score)
         unreconstructed = ~agreement(self.problem.goal, output, at.output, rows)

@@ -53,8 +53,8 @@ class Counterfactual:
         counterfactuals: x', of the inputs' shape; where the search failed, the best image on the way, always finite.
             Best means of highest score among those of the search; x itself may score higher than all of them, where a
             generator is approximate.
-        reconstructions: decode(encode(x)), of the inputs' shape; for searches in pixels x itself, with pixels that are
-            beyond a bound of the range, or almost at it, put there.
+        reconstructions: decode(encode(x)), or decode(latents) where start latents were given, of the inputs' shape; for
+            searches in pixels x itself, with pixels that are beyond a bound of the range, or almost at it, put there.
         status: A :class:`Status` per example, int64 (N,).
         reached: Whether x' reaches the goal, bool (N,). So it is for those FOUND and ALREADY_THERE, and it may be for
             those NOT_RECONSTRUCTED.
@@ -63,7 +63,8 @@ class Counterfactual:
         reconstruction_scores: The goal's score of the reconstructions, (N,): what the generator alone has changed.
         end_scores: The goal's score of the counterfactuals, (N,).
         start_latents: Where the search began, encode(x), (N, D); None for searches in pixels, see :meth:`with_latents`.
-        end_latents: The latents that were decoded to the counterfactuals, (N, D), or None likewise.
+        end_latents: The latents that were decoded to the counterfactuals, (N, D), or None likewise. Where x was
+            ALREADY_THERE they are those of the reconstruction.
         frames: With ``keep_path=True`` the finite images on the way of all examples, (F, ...), see :attr:`path`.
         frame_rows: The example that each frame belongs to, int64 (F,), ascending.
         about: Goal, target, method, generator, settings and versions, as far as JSON holds them.
@@ -118,8 +119,10 @@ class Counterfactual:
     def path(self) -> list[Tensor] | None:
         r"""With ``keep_path=True`` the images on the way of each example, N tensors (steps + 1 or fewer, ...).
 
-        Each begins with the reconstruction and, where the goal was reached, ends with x'. Candidates that were not
-        finite are left out; one that did not search has no image.
+        Each begins with the reconstruction. It ends with x' where the goal was reached by a method that stops there;
+        the sparse methods and sampling go on for a nearer image, which is one of the frames. With ``refine=True`` the
+        refined x' is one more frame. Candidates that were not finite are left out; an example that did not search has
+        no image.
         """
         if self.frames is None or self.frame_rows is None:
             return None
@@ -131,7 +134,15 @@ class Counterfactual:
         return [Status(value) for value in self.status.tolist()]
 
     def with_latents(self, generator: Coordinates) -> Counterfactual:
-        r"""The result with the latents of x and x' in the coordinates of a generator, for searches that had none."""
+        r"""The result with the latents of x and x' in the coordinates of a generator, for searches that had none.
+
+        Raises:
+            TypeError: It is no generator.
+            ValueError: It is not ready for it, or cannot encode such images.
+        """
+        if not isinstance(generator, Coordinates) or isinstance(generator, type):
+            raise TypeError(f"with_latents needs a captum_dcf Generator, received {type(generator).__name__}")
+        generator.check_ready()
         with torch.no_grad(), generator.constant():
             start, end = encode(generator, self.inputs), encode(generator, self.counterfactuals)
         return replace(self, start_latents=start, end_latents=end)
@@ -174,6 +185,8 @@ class Counterfactual:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
             result = cls(**tensors, about=json.loads(metadata.get("about", "{}")))
             _check_whole(result)
         except (TypeError, ValueError, SafetensorError) as error:
@@ -209,7 +222,9 @@ class Counterfactual:
             ValueError: There is none, or they differ in the shape of their images, or only some of them have latents or
                 a path.
         """
-        parts = list(parts)
+        parts = [parts] if isinstance(parts, Counterfactual) else list(parts)
+        if not all(isinstance(part, Counterfactual) for part in parts):
+            raise TypeError(f"only results can be concatenated, received {sorted({type(p).__name__ for p in parts})}")
         if not parts:
             raise ValueError("there must be one result or more to concatenate, received none")
         joined = {one.name: _joined(one.name, parts) for one in fields(cls) if one.name not in ("frame_rows", "about")}
@@ -235,7 +250,8 @@ def _joined(name: str, parts: list[Counterfactual]) -> Any:
 
 
 def _median(values: Tensor) -> float:
-    return float(values.double().median()) if len(values) else float("nan")
+    # On the CPU: not every device has double precision.
+    return float(values.cpu().double().median()) if len(values) else float("nan")
 
 
 def _check_whole(result: Counterfactual) -> None:

@@ -15,9 +15,10 @@ ACCEPTED = (
 
 def select_classes(targets: Tensor, output: Tensor, rows: Tensor) -> Tensor:
     r"""The scores of all classes at the place each target names: (N, K), (n, C, ...) and (n,) to (n, C)."""
+    _check_dimensions(output, targets)
+    # Of all examples, so that a wrong one is told before any is searched.
+    _check_range(targets[:, 1:], output.shape[2:], output)
     indices = targets[rows]
-    _check_dimensions(output, indices)
-    _check_range(indices[:, 1:], output.shape[2:], output)
     each = torch.arange(len(output), device=output.device)
     places = (each, *indices[:, 1:].unbind(1))
     return output.movedim(1, -1)[places]
@@ -25,9 +26,9 @@ def select_classes(targets: Tensor, output: Tensor, rows: Tensor) -> Tensor:
 
 def select_outputs(targets: Tensor, output: Tensor, rows: Tensor) -> Tensor:
     r"""The value each target names, as Captum selects it: (N, K), (n, ...) and (n,) to (n,)."""
+    _check_dimensions(output, targets)
+    _check_range(targets, output.shape[1:], output)
     indices = targets[rows]
-    _check_dimensions(output, indices)
-    _check_range(indices, output.shape[1:], output)
     each = torch.arange(len(output), device=output.device)
     place = (each, *indices.unbind(1))
     return output[place]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search import Coordinates
-from captum_dcf.testing.promise import is_near, largest, promise, run
+from captum_dcf.testing.promise import check_images, is_near, largest, promise, run
 
 __all__ = ["check_generator"]
 
@@ -25,6 +25,7 @@ def check_generator(generator: Coordinates, images: Tensor, tolerance: float = 1
     Raises:
         BrokenPromise: One does not.
     """
+    check_images("images", images)
     checks = [_is_ready, _encodes_to_rows, _decodes_to_images, _is_exact, _keeps_rows_apart, _has_gradients]
     checks += [
         _writes_into_nothing,

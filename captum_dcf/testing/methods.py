@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_dcf.attr import CounterfactualAttribution
 from captum_dcf.attr._modules import modules_of
 from captum_dcf.search import Counterfactual, Status
-from captum_dcf.testing.promise import is_near, promise, run
+from captum_dcf.testing.promise import check_images, is_near, promise, run
 from captum_dcf.testing.unchanged import unchanged
 
 __all__ = ["check_method"]
@@ -35,11 +35,14 @@ def check_method(
         images: Two or more, (N, ...).
         target: Of the call.
         tolerance: Largest difference of a pixel or score that counts as rounding.
-        options: Of the call.
+        options: Of the call; a goal must be one for all examples.
 
     Raises:
         BrokenPromise: A promise does not hold.
     """
+    if not isinstance(method, CounterfactualAttribution):
+        raise TypeError(f"method must be a counterfactual method, received {type(method).__name__}")
+    check_images("images", images)
     checks = [_is_finite_and_in_range, _says_what_is_reached, _adds_up, _keeps_to_its_steps, _is_the_same_twice]
     checks += [_is_the_same_alone, _changes_nothing, _changes_nothing_when_interrupted, _can_be_saved]
     return run(checks, _Call(method, images, target, options), tolerance)
@@ -52,8 +55,8 @@ class _Call:
         self.method, self.images, self.target, self.options = method, images, target, options
         self.result = self.again(images, target)
 
-    def again(self, images: Tensor, target: Any) -> Counterfactual:
-        return self.method.counterfactual(images, target, **self.options)
+    def again(self, images: Tensor, target: Any, **other: Any) -> Counterfactual:
+        return self.method.counterfactual(images, target, **{**self.options, **other})
 
     def modules(self) -> list[nn.Module]:
         return self.method.modules()
@@ -62,7 +65,8 @@ class _Call:
         target = self.target
         if isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1):
             target = target[row : row + 1]
-        return self.again(self.images[row : row + 1], target)
+        own, latents = slice(row, row + 1), self.options.get("latents")
+        return self.again(self.images[own], target, latents=None if latents is None else latents[own])
 
 
 def _is_finite_and_in_range(call: _Call, tolerance: float) -> None:
@@ -78,7 +82,8 @@ def _is_finite_and_in_range(call: _Call, tolerance: float) -> None:
 
 def _says_what_is_reached(call: _Call, tolerance: float) -> None:
     result = call.result
-    again = call.again(result.counterfactuals, call.target)
+    # Start latents would be those of x.
+    again = call.again(result.counterfactuals, call.target, latents=None)
     already = again.status == Status.ALREADY_THERE
     clear = (again.start_scores - result.end_scores).abs() <= tolerance
     promise(clear.all(), "end_scores must be the scores of x'")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["BrokenPromise", "is_near", "largest", "promise", "run"]
+__all__ = ["BrokenPromise", "check_images", "is_near", "largest", "promise", "run"]
 
 
 class BrokenPromise(AssertionError):
@@ -19,6 +19,15 @@ def run(checks: list[Callable[..., None]], *arguments: Any) -> list[str]:
     for check in checks:
         check(*arguments)
     return [check.__name__.lstrip("_") for check in checks]
+
+
+def check_images(name: str, values: Any) -> None:
+    r"""Raises a TypeError or ValueError for what is no floating point tensor of two rows or more."""
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        received = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"{name} must be a floating point tensor, received {received}")
+    if values.ndim == 0 or len(values) < 2:
+        raise ValueError(f"{name} must hold two examples or more, received the shape {tuple(values.shape)}")
 
 
 def promise(holds: Any, what: str) -> None:

@@ -149,7 +149,7 @@ def test_min_param_perturbation(method: DiffeomorphicCounterfactual):
     found, steps = finder.evaluate(x, target=0, perturbations_per_eval=1, attack_kwargs={"target": 1})
     assert method.forward_func(found).argmax().item() != 0
     # With one step less the model still says 0.
-    with pytest.warns(UserWarning, match="not found"):
+    with pytest.warns(UserWarning, match="no counterfactual was found"):
         assert method.forward_func(method.perturb(x, target=1, max_steps=steps - 1)).argmax().item() == 0
 
 

@@ -101,7 +101,7 @@ def test_what_is_not_found_is_finite_and_warned_of(name: str, make: Make, genera
     assert set(result.statuses()) <= {Status.STEP_LIMIT, Status.STALLED, Status.NOT_FINITE}
     assert result.counterfactuals.isfinite().all()
     assert (result.end_scores >= result.start_scores).all()
-    with pytest.warns(CounterfactualWarning, match="2 of 2 examples were not found"):
+    with pytest.warns(CounterfactualWarning, match="found for 2 of 2 examples"):
         method.attribute(images(2), target=1, max_steps=20)
 
 

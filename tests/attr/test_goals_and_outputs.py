@@ -119,7 +119,7 @@ def test_c10_a_value_that_needs_a_gradient_leaves_none_in_the_result(generator: 
 
 
 def test_a_class_goal_needs_no_target(classifier: nn.Module, generator: Generator):
-    with pytest.raises(ValueError, match="LeaveClass names a class among all: leave target= away"):
+    with pytest.raises(ValueError, match="LeaveClass names a class among all: omit target="):
         DiffeomorphicCounterfactual(classifier, generator).attribute(images(3), target=1, goal=LeaveClass(0))
 
 

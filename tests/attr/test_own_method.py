@@ -190,7 +190,7 @@ def test_a_goal_is_said_with_its_values(classifier: nn.Module, generator: Genera
 def test_a_contrastive_goal_names_the_goal_in_it(classifier: nn.Module):
     method = ContrastiveCounterfactual(classifier, Rotated(), kappa=0.2, c=100.0, outer_steps=1)
     about = method.counterfactual(images(1), target=1, confidence=0.5, max_steps=20).about
-    assert about["goal"] == "Lead(goal=ReachClass(label=1, confidence=0.5), kappa=0.2)"
+    assert about["goal"] == "ReachClass(label=1, confidence=0.5)"
     assert about["settings"]["autoencoder"] == "Rotated"
 
 

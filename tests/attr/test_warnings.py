@@ -41,7 +41,7 @@ def test_failures_are_warned_of_once_with_their_number_and_reason(classifier: nn
             ask(x, target=1, max_steps=1)
         assert len(caught) == 1
         message = str(caught[0].message)
-        assert message.startswith("5 of 6 examples were not found")
+        assert message.startswith("no counterfactual was found for 5 of 6 examples")
         for part in ("1 NOT_RECONSTRUCTED", "1 NOT_FINITE", "3 STEP_LIMIT"):
             assert part in message
 
@@ -71,7 +71,7 @@ def test_internal_batches_are_warned_of_together(method: DiffeomorphicCounterfac
     assert len(caught) == 1
 
 
-@pytest.mark.filterwarnings("ignore:3 of 3 examples were not found")
+@pytest.mark.filterwarnings("ignore:no counterfactual was found for 3 of 3 examples")
 def test_pixels_beyond_the_range_are_warned_of(classifier: nn.Module, generator: Generator):
     x = images(3)
     beyond = x.clone()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from captum_dcf.search import Counterfactual, Status
+from captum_dcf.search.result import FORMAT
 
 
 def result(count: int, frames: int | None = None, latents: bool = True, **changes: Any) -> Counterfactual:
@@ -151,7 +152,11 @@ def _file(folder: Path, one: Counterfactual, **changes: Tensor | None) -> Path:
     """A file of a result, in which some tensors are others, or are left away."""
     one.save(folder / "run")
     tensors = {**load_file(folder / "run"), **changes}
-    save_file({name: value for name, value in tensors.items() if value is not None}, folder / "run", {"about": "{}"})
+    save_file(
+        {name: value for name, value in tensors.items() if value is not None},
+        folder / "run",
+        {"about": "{}", "format": FORMAT},
+    )
     return folder / "run"
 
 
@@ -192,7 +197,7 @@ def test_c19_files_that_hold_no_whole_result_are_refused(tmp_path: Path, changes
 @pytest.mark.parametrize("about", ["[1]", "3", "no json", '"words"'])
 def test_c19_an_about_that_is_none_is_refused(tmp_path: Path, about: str):
     result(2).save(tmp_path / "run")
-    save_file(load_file(tmp_path / "run"), tmp_path / "run", {"about": about})
+    save_file(load_file(tmp_path / "run"), tmp_path / "run", {"about": about, "format": FORMAT})
     with pytest.raises(ValueError, match="run"):
         Counterfactual.load(tmp_path / "run")
 
@@ -207,7 +212,7 @@ def test_what_was_not_saved_by_us_is_not_loaded(tmp_path: Path):
     with pytest.raises(ValueError, match="empty"):
         Counterfactual.load(tmp_path / "empty")
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(ValueError, match="format"):
         Counterfactual.load(tmp_path / "other.safetensors")
 
 
