@@ -79,16 +79,17 @@ def explain(images: tuple[Path, ...], target: int, out: Path, model: str, genera
 
 @main.command()
 @click.argument("name")
-@click.option("--root", required=True, type=FOLDER, help="Folder of the data set.")
+@click.option("--root", type=FOLDER, help="Folder of the data set; bundled samples, or drawn points, otherwise.")
 @click.option("--out", required=True, type=FOLDER, help="Folder for weights, card and checkpoint.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set; the recipe's by default.")
 @click.option("--seed", default=0, show_default=True, help="For weights, order of images and noise.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each set, for a trial.")
-def train(name: str, root: Path, out: Path, epochs: int | None, seed: int, limit: int | None) -> None:
-    r"""Train a model of the zoo; goes on from OUT/NAME.ckpt where there is one.
+def train(name: str, root: Path | None, out: Path, epochs: int | None, seed: int, limit: int | None) -> None:
+    r"""Train a model by a recipe; goes on from OUT/NAME.ckpt where there is one.
 
-    NAME is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae or mnist-ae-0 to mnist-ae-9. --root is a folder of
-    torchvision, which torchvision.datasets.MNIST(ROOT, download=True) fills.
+    NAME is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae, mnist-ae-0 to mnist-ae-9, helix-flow or helix-classifier. For
+    MNIST --root is a folder of torchvision, which torchvision.datasets.MNIST(ROOT, download=True) fills. Going on with
+    more --epochs stretches the schedule of the learning rate.
     """
     try:
         from captum_dcf.training.run import train as run
