@@ -110,7 +110,7 @@ class _ClassGoal(Goal):
             wrong = low if low < 0 else high
             raise ValueError(f"class {wrong} is out of range: the output has the classes 0 to {output.shape[1] - 1}")
         if output.new_tensor(self.confidence) >= 1:
-            raise ValueError(f"confidence {self.confidence} cannot be told from 1 in outputs of {output.dtype}")
+            raise ValueError(f"confidence {self.confidence} is 1 in the precision of outputs of {output.dtype}")
 
     def labels(self, rows: Tensor) -> Tensor:
         r"""The class of each of some examples, int64 (n,)."""

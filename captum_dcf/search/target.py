@@ -16,7 +16,7 @@ ACCEPTED = (
 def select_classes(targets: Tensor, output: Tensor, rows: Tensor) -> Tensor:
     r"""The scores of all classes at the place each target names: (N, K), (n, C, ...) and (n,) to (n, C)."""
     _check_dimensions(output, targets)
-    # Of all examples, so that a wrong one is told before any is searched.
+    # Of all examples, so that a wrong one is refused before any is searched.
     _check_range(targets[:, 1:], output.shape[2:], output)
     indices = targets[rows]
     each = torch.arange(len(output), device=output.device)
