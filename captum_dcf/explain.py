@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
 from torch import Tensor
 
 from captum_dcf import zoo
@@ -62,7 +61,7 @@ def explain_files(
     names = [f"{stem}-to-{target}.png" for stem in _different([path.stem for path in paths])]
     with new_files(out, [RESULT, PICTURE, *names], paths, overwrite) as folder:
         result = DiffeomorphicCounterfactual(classifier, coordinates).counterfactual(images, target)
-        _save(result, folder / RESULT)
+        result.save(folder / RESULT)
         for name, image in zip(names, result.counterfactuals):
             write_image(image, folder / name)
         rows = range(min(ROWS, len(paths)))
@@ -114,13 +113,6 @@ def _printable(name: str) -> str:
     """A file name as one line of text: bytes that are no UTF-8 and control characters are replaced."""
     text = os.fsencode(name).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _save(result: Counterfactual, path: Path) -> None:
-    try:
-        result.save(path)
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path.name}: {error}") from error
 
 
 def _save_figure(figure: Figure, path: Path) -> None:

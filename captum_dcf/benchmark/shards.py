@@ -160,7 +160,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
 
 def _remove(path: Path) -> None:
-    # What cannot be written to can often not be removed either, and the first error is the one to be told.
+    # What cannot be written to can often not be removed either, and the first error is the one to report.
     try:
         path.unlink(missing_ok=True)
     except OSError:

@@ -28,7 +28,7 @@ class Model:
         arguments: Further arguments. Tensors whose first dimension is N hold one entry per example; everything else is
             passed as it is.
         kind: What the output is: ``"logits"`` or ``"probabilities"`` (n, C), or ``"binary_logit"``, (n,) or (n, 1),
-            positive for class 1; all three are given on as logits (n, C). None gives the output on as it is.
+            positive for class 1; all three are passed on as logits (n, C). None passes the output on as it is.
         select: Which part of the output is meant, where it is no tensor: a name, an index, or a function of it. By
             default ``.logits`` of an object, ``["logits"]`` of a mapping, the first of a tuple or list.
         normalize: Mean and standard deviation by which pixels are standardised, a number or one per channel each, or
@@ -69,7 +69,7 @@ class Model:
         return output if self.kind in (None, "logits") else _as_logits(output, self.kind)
 
     def check(self, output: Tensor) -> None:
-        r"""Raises a ValueError if probabilities are none: asked of the logits of all inputs, once."""
+        r"""Raises a ValueError if what were to be probabilities are not: asked of the logits of inputs."""
         if self.kind == "probabilities":
             totals = output.detach().exp().sum(1)
             if not ((totals - 1).abs() <= 1e-2).all():
@@ -99,7 +99,7 @@ class Model:
             if rows is None:
                 raise ValueError(
                     f"additional_forward_args hold one entry for each of the {self.examples} examples, and none for "
-                    "reference images: bind them to forward_func, or leave them away"
+                    "reference images: bind them to forward_func, or omit them"
                 )
             return argument[rows.to(argument.device)]
         # One that was made in inference mode cannot be differentiated through; its copy can.

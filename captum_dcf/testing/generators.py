@@ -38,7 +38,9 @@ def check_generator(generator: Coordinates, images: Tensor, tolerance: float = 1
 
 
 def _is_ready(generator: Coordinates, images: Tensor, tolerance: float) -> None:
-    promise(isinstance(generator, Coordinates), f"{type(generator).__name__} lacks a part of Coordinates")
+    parts = [*Coordinates.__annotations__, "encode", "decode", "typical_length", "log_prob", "check_ready", "constant"]
+    missing = [part for part in parts if not hasattr(generator, part)]
+    promise(not missing, f"{type(generator).__name__} lacks {', '.join(missing)}")
     generator.check_ready()
 
 
