@@ -3,6 +3,7 @@ r"""What a result says of how it came to be, in values that JSON holds."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_dcf.search import Coordinates, Goal, Options
+from captum_dcf.search import Coordinates, Goal, LeaveClass, Options, ReachClass
 from captum_dcf.version import __version__
 
 __all__ = ["described"]
@@ -26,9 +27,12 @@ def described(
     own = {name: value for name, value in vars(method).items() if not name.startswith("_") and name not in SAID_APART}
     settings = {name: _plain(value) for name, value in own.items()}
     settings["max_steps"] = max_steps
-    for name in ("max_seconds", "refine", "search_unreconstructed"):
+    for name in ("max_seconds", "refine", "min_percentile", "search_unreconstructed"):
         settings[name] = _plain(getattr(options, name))
+    names = options.class_names
     return {
+        **({} if names is None else {"class_names": list(names)}),
+        "score": _score_words(getattr(goal, "goal", goal), names),
         "method": type(method).__name__,
         # A method may search for a goal of its own around that of the caller.
         "goal": _words(getattr(goal, "goal", goal)),
@@ -38,6 +42,20 @@ def described(
         "settings": settings,
         "versions": {"captum_dcf": __version__, "torch": torch.__version__},
     }
+
+
+def _score_words(goal: Goal, class_names: Sequence[str] | None) -> str:
+    """What the scores of a goal are: a probability for one of classes."""
+    if not isinstance(goal, (ReachClass, LeaveClass)):
+        return "score"
+    label = goal.label
+    if isinstance(label, Tensor):
+        distinct = label.unique().tolist()
+        if len(distinct) > 1:
+            return "P(target)" if isinstance(goal, ReachClass) else "P(another class)"
+        label = distinct[0]
+    name = str(label) if class_names is None or not 0 <= label < len(class_names) else class_names[label]
+    return f"P({name})" if isinstance(goal, ReachClass) else f"P(not {name})"
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@ r"""CounterfactualAttribution: what all counterfactual methods share, in Captum'
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ from captum_dcf.attr._checks import (
     single_tensor,
 )
 from captum_dcf.attr._modules import check_modules, modules_of
+from captum_dcf.attr._support import support_of
 from captum_dcf.attr._target import parse_target
 from captum_dcf.attr._warnings import warn_of_failures, warn_of_range
 from captum_dcf.context import fixed_parameters, ordinary_mode
@@ -75,11 +77,13 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
     Attributes:
         default_max_steps: Most steps of one example where a call does not say another number.
         softening: That of the loss of goals of classes, see :class:`ReachClass`.
+        default_min_percentile: The support floor where a call does not say another; 0 for none.
         has_latents: Whether the coordinates are those of a generator, which a result names.
     """
 
     default_max_steps: int = 500
     softening: float = 0.0
+    default_min_percentile: float = 0.0
     has_latents: bool = True
 
     def __init__(
@@ -150,8 +154,7 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
                 class counts from 0; other indices may be negative and then count from the end, as in Captum.
             additional_forward_args: Further arguments of ``forward_func``, one or a tuple. Tensors whose first
                 dimension is N belong to the examples one by one; anything else is passed as it is.
-            options: ``goal``, ``confidence``, ``max_steps``, ``max_seconds``, ``latents``, ``search_unreconstructed``,
-                ``refine``, ``keep_path``, ``internal_batch_size``, ``show_progress``: see
+            options: ``goal``, ``confidence``, ``max_steps``, ``min_percentile`` and the others of
                 :class:`~captum_dcf.search.Options`.
 
         Returns:
@@ -247,7 +250,11 @@ class CounterfactualAttribution(GradientAttribution, Perturbation, ABC):
             name = type(options.goal).__name__
             raise ValueError(f"target= picks one output, but {name} names a class among all: omit target=")
         terms = self.terms(inputs, model, goal, coordinates)
-        return Problem(inputs, model, goal, coordinates, terms, self.softening)
+        measured, floor = None, -math.inf
+        if self.has_latents:
+            percentile = self.default_min_percentile if options.min_percentile is None else options.min_percentile
+            measured, floor = support_of(coordinates, percentile, options.min_percentile is not None)
+        return Problem(inputs, model, goal, coordinates, terms, self.softening, measured, floor)
 
 
 def _check_names(method: str, options: Mapping[str, Any]) -> None:

@@ -23,7 +23,9 @@ class DiffeomorphicCounterfactual(LatentMethod):
     From z = g⁻¹(x) the search follows the gradient of the goal, ∇_z log f(g(z))_t for a class t, until f says t with
     the wanted confidence, and returns x' - x with x' = g(z). One step of size λ in z moves x by λ J Jᵀ ∇_x f with the
     Jacobian J of g, which suppresses directions that leave the data: x' stays plausible, where the same walk in pixels
-    (:class:`AdversarialExample`) ends in an adversarial example.
+    (:class:`AdversarialExample`) ends in an adversarial example. The paper asks for x' in the support of the data:
+    where the generator knows it (``generator.support``), what is found is more plausible to the generator than 1 % of
+    its training images, see ``min_percentile`` of :class:`~captum_dcf.search.Options`.
 
     Dombrowski, Gerken, Müller and Kessel, "Diffeomorphic Counterfactuals with Generative Models", IEEE TPAMI 46(5),
     2024, algorithm 1, https://arxiv.org/abs/2206.05075
@@ -47,6 +49,8 @@ class DiffeomorphicCounterfactual(LatentMethod):
         >>> attributions.shape
         torch.Size([2, 1, 28, 28])
     """
+
+    default_min_percentile = 1.0
 
     def __init__(
         self,

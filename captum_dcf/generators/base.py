@@ -46,6 +46,11 @@ class Generator(nn.Module, ABC):
     data_range: tuple[float, float] | None = None
     support: Support | None = None
 
+    @property
+    def has_density(self) -> bool:
+        r"""Whether :meth:`log_prob` gives the log-density of an image: whether it is overridden."""
+        return type(self).log_prob is not Generator.log_prob
+
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         r"""Images (N, C, H, W) to latents (N, D).
@@ -72,7 +77,8 @@ class Generator(nn.Module, ABC):
     def typical_length(self, z: Tensor) -> Tensor:
         r"""The length that a latent of this generator typically has, a tensor without dimensions.
 
-        The default step of a search is a fixed share of it. Here: √D, the length of a standard normal latent in D
+        The default step of a search is a fixed share of it. Here: the median length of the latents of training images,
+        where ``support`` knows it and all coordinates are free; else √D, the length of a standard normal latent in D
         dimensions, D counting the ``free`` coordinates only. A generator with another base distribution overrides it.
 
         Args:
@@ -86,6 +92,8 @@ class Generator(nn.Module, ABC):
             raise ValueError(
                 f"{type(self).__name__} has no free coordinate to search in: free={self.free} of {z.shape[1]}"
             )
+        if self.support is not None and self.support.of == "latent_length" and free_dimensions == z.shape[1]:
+            return torch.tensor(-self.support.floor(50), dtype=z.dtype, device=z.device)
         return torch.tensor(math.sqrt(free_dimensions), dtype=z.dtype, device=z.device)
 
     def check_ready(self) -> None:

@@ -1,8 +1,8 @@
 r"""A normalizing flow as a list of layers, with all that depends on parameters alone computed once.
 
 normflows assembles and inverts the matrix of every 1×1 convolution at every call, in float64, which MPS does not have.
-Here this is done once per search; ActNorm, a constant scale and shift per channel, is folded into it. No layer computes
-a log-determinant that it can leave out: a search asks for no density.
+Here this is done once per search; ActNorm, a constant scale and shift per channel, is folded into it. Log-determinants
+are computed only where they are asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 __all__ = [
     "ConstantLayer",
     "LayerStack",
+    "LogDets",
     "constant_layers",
     "run_inverse",
     "run_layers",
@@ -33,20 +34,27 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Log-determinants of the layers gone through, (N,) each.
+LogDets = list[Tensor]
+
+
 class ConstantLayer(ABC):
     r"""One invertible layer with constant parameters, from latents towards the image, differentiable in latents."""
 
     @abstractmethod
-    def __call__(self, z: Tensor) -> Tensor:
-        r"""The layer's output y, (N, ...), for its input z, (N, ...)."""
+    def __call__(self, z: Tensor, log_dets: LogDets | None = None) -> Tensor:
+        r"""The layer's output y, (N, ...), for its input z, (N, ...); log |det ∂y/∂z| is appended to ``log_dets``."""
 
     @abstractmethod
-    def inverse(self, y: Tensor) -> Tensor:
-        r"""The input z that gives the output y."""
+    def inverse(self, y: Tensor, log_dets: LogDets | None = None) -> Tensor:
+        r"""The input z that gives the output y; log |det ∂y/∂z|, of the layer itself, is appended to ``log_dets``."""
 
     @abstractmethod
-    def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        r"""From the output y and a loss's gradient in y: the input z and the gradient in z, both detached."""
+    def pull_back(self, y: Tensor, gradient: Tensor, of_log_det: Tensor) -> tuple[Tensor, Tensor]:
+        r"""From the output y and a loss's gradient in y: the input z and the gradient in z, both detached.
+
+        ``of_log_det`` is the loss's gradient in the layer's log-determinant, (N,).
+        """
 
 
 def constant_layers(flows: Iterable[nf.flows.Flow]) -> list[ConstantLayer]:
@@ -72,17 +80,17 @@ def constant_layers(flows: Iterable[nf.flows.Flow]) -> list[ConstantLayer]:
     return layers
 
 
-def run_layers(layers: Sequence[ConstantLayer], z: Tensor) -> Tensor:
-    r"""Applies the layers one after the other."""
+def run_layers(layers: Sequence[ConstantLayer], z: Tensor, log_dets: LogDets | None = None) -> Tensor:
+    r"""Applies the layers one after the other, and appends their log-determinants where a list is given."""
     for layer in layers:
-        z = layer(z)
+        z = layer(z, log_dets)
     return z
 
 
-def run_inverse(layers: Sequence[ConstantLayer], y: Tensor) -> Tensor:
-    r"""The input for which :func:`run_layers` gives ``y``."""
+def run_inverse(layers: Sequence[ConstantLayer], y: Tensor, log_dets: LogDets | None = None) -> Tensor:
+    r"""The input for which :func:`run_layers` gives ``y``; appends the same log-determinants where a list is given."""
     for layer in reversed(layers):
-        y = layer.inverse(y)
+        y = layer.inverse(y, log_dets)
     return y
 
 
@@ -119,10 +127,11 @@ class LayerStack(threading.local):
 class _Convolution(ConstantLayer):
     """A 1×1 convolution, given by its matrix and that of its inverse, and a shift per channel."""
 
-    def __init__(self, matrix: Tensor, inverse_matrix: Tensor, shift: Tensor) -> None:
+    def __init__(self, matrix: Tensor, inverse_matrix: Tensor, shift: Tensor, log_det: Tensor) -> None:
         self.matrix = matrix
         self.inverse_matrix = inverse_matrix
         self.shift = shift
+        self.log_det = log_det  # of the matrix: that of one pixel
         self.inverse_shift = -inverse_matrix @ shift
 
     @classmethod
@@ -130,21 +139,29 @@ class _Convolution(ConstantLayer):
         with torch.no_grad():
             inverse_matrix = (flow._assemble_W() if flow.use_lu else flow.W).detach().clone()
         # In float64 on the CPU, whatever the device of the search: once, before it begins, and exact to rounding.
-        matrix = torch.linalg.inv(inverse_matrix.cpu().double()).to(inverse_matrix)
-        return cls(matrix, inverse_matrix, matrix.new_zeros(len(matrix)))
+        wide = torch.linalg.inv(inverse_matrix.cpu().double())
+        matrix = wide.to(inverse_matrix)
+        return cls(matrix, inverse_matrix, matrix.new_zeros(len(matrix)), torch.linalg.slogdet(wide)[1].to(matrix))
 
     def followed_by(self, flow: nf.flows.ActNorm) -> _Convolution:
         scale, shift = flow.s.detach().exp().flatten(), flow.t.detach().flatten()
-        return _Convolution(scale[:, None] * self.matrix, self.inverse_matrix / scale, scale * self.shift + shift)
+        log_det = self.log_det + flow.s.detach().sum()
+        return _Convolution(
+            scale[:, None] * self.matrix, self.inverse_matrix / scale, scale * self.shift + shift, log_det
+        )
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, log_dets: LogDets | None = None) -> Tensor:
+        if log_dets is not None:
+            log_dets.append((z[0, 0].numel() * self.log_det).expand(len(z)))
         return F.conv2d(z, self.matrix[:, :, None, None], self.shift)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, log_dets: LogDets | None = None) -> Tensor:
+        if log_dets is not None:
+            log_dets.append((y[0, 0].numel() * self.log_det).expand(len(y)))
         return F.conv2d(y, self.inverse_matrix[:, :, None, None], self.inverse_shift)
 
     @torch.no_grad()
-    def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def pull_back(self, y: Tensor, gradient: Tensor, of_log_det: Tensor) -> tuple[Tensor, Tensor]:
         return self.inverse(y), F.conv2d(gradient, self.matrix.T[:, :, None, None])
 
 
@@ -157,35 +174,41 @@ class _Coupling(ConstantLayer):
         self.network = coupling.param_map
         self.scale = _SCALES[coupling.scale_map] if coupling.scale else None
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, log_dets: LogDets | None = None) -> Tensor:
         kept, moved = self._split(z)
-        scale, shift = self._affine(kept)
+        scale, shift = self._affine(kept, log_dets)
         return self._join(kept, moved * scale + shift)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, log_dets: LogDets | None = None) -> Tensor:
         kept, moved = self._split(y)
-        scale, shift = self._affine(kept)
+        scale, shift = self._affine(kept, log_dets)
         return self._join(kept, (moved - shift) / scale)
 
-    def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def pull_back(self, y: Tensor, gradient: Tensor, of_log_det: Tensor) -> tuple[Tensor, Tensor]:
         # The kept half is the same in z and y, so one pass through the network serves the inverse and the gradient.
         kept, moved = self._split(y)
         kept_gradient, moved_gradient = self._split(gradient)
         with torch.enable_grad():
             kept.requires_grad_()
-            scale, shift = self._affine(kept)
+            log_dets: LogDets = []
+            scale, shift = self._affine(kept, log_dets)
         with torch.no_grad():
             moved = (moved - shift) / scale
         with torch.enable_grad():
             moved.requires_grad_()
-            through_network, moved_gradient = torch.autograd.grad(moved * scale + shift, (kept, moved), moved_gradient)
+            outputs = [moved * scale + shift, *log_dets]
+            gradients = [moved_gradient, *[of_log_det] * len(log_dets)]
+            through_network, moved_gradient = torch.autograd.grad(outputs, (kept, moved), gradients)
         return self._join(kept.detach(), moved.detach()), self._join(kept_gradient + through_network, moved_gradient)
 
-    def _affine(self, kept: Tensor) -> tuple[Tensor | float, Tensor]:
+    def _affine(self, kept: Tensor, log_dets: LogDets | None = None) -> tuple[Tensor | float, Tensor]:
         parameters = self.network(kept)
         if self.scale is None:
             return 1.0, parameters
-        return self.scale(parameters[:, 1::2]), parameters[:, 0::2]
+        scale = self.scale(parameters[:, 1::2])
+        if log_dets is not None:
+            log_dets.append(scale.log().flatten(1).sum(1))
+        return scale, parameters[:, 0::2]
 
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         first, second = z.chunk(2, dim=1)
@@ -201,21 +224,32 @@ class _AsItIs(ConstantLayer):
     def __init__(self, flow: nf.flows.Flow) -> None:
         self.flow = flow
 
-    def __call__(self, z: Tensor) -> Tensor:
-        y: Tensor = self.flow(z)[0]
+    def __call__(self, z: Tensor, log_dets: LogDets | None = None) -> Tensor:
+        y: Tensor
+        y, log_det = self.flow(z)
+        if log_dets is not None:
+            # Layers that change no volume say 0, as a number.
+            log_dets.append(torch.as_tensor(log_det).to(y).expand(len(y)))
         return y
 
-    def inverse(self, y: Tensor) -> Tensor:
-        z: Tensor = self.flow.inverse(y)[0]
+    def inverse(self, y: Tensor, log_dets: LogDets | None = None) -> Tensor:
+        z: Tensor
+        z, log_det = self.flow.inverse(y)
+        if log_dets is not None:
+            log_dets.append(-torch.as_tensor(log_det).to(z).expand(len(z)))
         return z
 
-    def pull_back(self, y: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def pull_back(self, y: Tensor, gradient: Tensor, of_log_det: Tensor) -> tuple[Tensor, Tensor]:
         # Copies, because a layer may write into what it is given: y is also the image that the search holds.
         with torch.no_grad():
             z = self.inverse(y.clone())
         with torch.enable_grad():
             z.requires_grad_()
-            (gradient,) = torch.autograd.grad(self(z.clone()), z, gradient)
+            log_dets: LogDets = []
+            outputs, gradients = [self(z.clone(), log_dets)], [gradient]
+            if log_dets[0].requires_grad:
+                outputs, gradients = [*outputs, *log_dets], [gradient, of_log_det]
+            (gradient,) = torch.autograd.grad(outputs, z, gradients)
         return z.detach(), gradient
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import normflows as nf
@@ -15,6 +15,7 @@ from captum_dcf.generators.base import Generator
 from captum_dcf.generators.constant import (
     ConstantLayer,
     LayerStack,
+    LogDets,
     constant_layers,
     run_inverse,
     run_layers,
@@ -84,7 +85,7 @@ class NormalizingFlowGenerator(Generator):
         x = self._as_flow_data(x)
         levels = self._layers.innermost
         if levels is not None:
-            return self._encode_constant(x, levels)
+            return torch.cat([latent.flatten(1) for latent in self._encode_constant(x, levels)], dim=1)
         if isinstance(self.flow, nf.MultiscaleFlow):
             latents, _ = self.flow.inverse_and_log_det(x)
             return torch.cat([z.flatten(1) for z in latents], dim=1)
@@ -99,12 +100,35 @@ class NormalizingFlowGenerator(Generator):
         """
         latents, levels = self._unpack(z), self._layers.innermost
         if levels is not None:
-            x = self._decode_constant(latents, levels)
+            x = self._decode_constant(latents, levels, None)
         elif isinstance(self.flow, nf.MultiscaleFlow):
             x = self.flow.forward_and_log_det(latents)[0]
         else:
             x = self.flow.forward(latents[0])
         return x if self.image_shape is None else x.reshape(len(z), *self.image_shape)
+
+    def decode_with_log_prob(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        r"""Images (N, C, H, W) of latents (N, D), and their log-density in nats, (N,), both differentiable.
+
+        The density is that of the image that is decoded: the log-determinants are by-products of decoding, so it costs
+        a tenth of what a call of :meth:`log_prob` does. A class-conditional flow has none of an image alone: None.
+
+        Raises:
+            ValueError: Latents of another shape.
+        """
+        if not self.has_density:
+            return self.decode(z), None
+        with self.constant() if self._layers.innermost is None else nullcontext():
+            log_dets: LogDets = []
+            x = self._decode_constant(self._unpack(z), self._layers.innermost or [], log_dets)
+        x = x if self.image_shape is None else x.reshape(len(z), *self.image_shape)
+        return x, self._density(self._unpack(z), log_dets)
+
+    @property
+    def has_density(self) -> bool:
+        r"""Whether an image has a density: not under a class-conditional flow, which has one for each class."""
+        # Not the flow's own class_cond, which normflows sets by default whether or not its bases know of classes.
+        return not any(_knows_classes(base) for base in self._bases())
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Log-density of images in nats, (N,); of the images as they are, without dequantisation noise.
@@ -113,10 +137,12 @@ class NormalizingFlowGenerator(Generator):
             TypeError: The flow is class-conditional: it has a density only together with a class.
             ValueError: The flow is over images of another shape.
         """
-        # Not the flow's own class_cond, which normflows sets by default whether or not its bases know of classes.
-        if any(_knows_classes(base) for base in self._bases()):
+        if not self.has_density:
             raise TypeError("a class-conditional flow has no density of an image alone")
-        x = self._as_flow_data(x)
+        x, levels = self._as_flow_data(x), self._layers.innermost
+        if levels is not None:
+            log_dets: LogDets = []
+            return self._density(self._encode_constant(x, levels, log_dets), log_dets)
         is_multiscale = isinstance(self.flow, nf.MultiscaleFlow)
         density: Tensor = self.flow.log_prob(x, None) if is_multiscale else self.flow.log_prob(x)
         return density
@@ -147,26 +173,47 @@ class NormalizingFlowGenerator(Generator):
         with self._layers.entered([constant_layers(level) for level in levels]):
             yield
 
-    def _encode_constant(self, x: Tensor, levels: list[list[ConstantLayer]]) -> Tensor:
+    def _encode_constant(
+        self, x: Tensor, levels: list[list[ConstantLayer]], log_dets: LogDets | None = None
+    ) -> list[Tensor]:
         transform = getattr(self.flow, "transform", None)
-        z = x if transform is None else transform.inverse(x)[0]
+        z, log_det = (x, 0.0) if transform is None else transform.inverse(x)
+        if log_dets is not None:
+            log_dets.append(-torch.as_tensor(log_det).to(z))
         latents: list[Tensor] = []
         for level in reversed(range(len(levels))):
-            z = run_inverse(levels[level], z)
+            z = run_inverse(levels[level], z, log_dets)
             if level > 0:
                 (z, left_behind), _ = self.flow.merges[level - 1].inverse(z)
                 latents.insert(0, left_behind)
-        return torch.cat([latent.flatten(1) for latent in (z, *latents)], dim=1)
+        return [z, *latents]
 
-    def _decode_constant(self, latents: list[Tensor], levels: list[list[ConstantLayer]]) -> Tensor:
+    def _decode_constant(
+        self, latents: list[Tensor], levels: list[list[ConstantLayer]], log_dets: LogDets | None
+    ) -> Tensor:
         z = latents[0]
         for level, layers in enumerate(levels):
             if level > 0:
                 z, _ = self.flow.merges[level - 1]([z, latents[level]])
-            z = _RUNNERS[self.memory](layers, z)
+            z = _RUNNERS[self.memory](layers, z, log_dets)
         transform = getattr(self.flow, "transform", None)
+        if transform is None:
+            return z
         # A copy: Shift writes into what it is given, and the layers may still need that for the gradient.
-        return z if transform is None else transform(z.clone())[0]
+        x: Tensor
+        x, log_det = transform(z.clone())
+        if log_dets is not None:
+            log_dets.append(torch.as_tensor(log_det).to(z))
+        return x
+
+    def _density(self, latents: list[Tensor], log_dets: LogDets) -> Tensor:
+        """Log q (N,) of the images that layers of these log-determinants make of these latents."""
+        log_prob = latents[0].new_zeros(len(latents[0]))
+        for base, latent in zip(self._bases(), latents):
+            log_prob = log_prob + base.log_prob(latent)
+        for log_det in log_dets:
+            log_prob = log_prob - log_det
+        return log_prob
 
     # Layers and transforms may write into what they are given, as normflows' Shift does: they get copies.
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from captum_dcf.generators.constant import ConstantLayer, run_layers
+from captum_dcf.generators.constant import ConstantLayer, LogDets, run_layers
 
 __all__ = ["run_reversibly"]
 
 
-def run_reversibly(layers: Sequence[ConstantLayer], z: Tensor) -> Tensor:
+def run_reversibly(layers: Sequence[ConstantLayer], z: Tensor, log_dets: LogDets | None = None) -> Tensor:
     r"""Applies the layers one after the other, like :func:`run_layers`, in memory independent of their number.
 
     A backward pass costs one more evaluation of each layer. Its result can be differentiated once, in ``z`` only, and
@@ -28,26 +28,31 @@ def run_reversibly(layers: Sequence[ConstantLayer], z: Tensor) -> Tensor:
     Args:
         layers: Invertible layers.
         z: Their input (N, ...).
+        log_dets: Where the sum of their log-determinants is appended.
 
     Returns:
         The output of the last layer.
     """
-    y: Tensor = _Reversible.apply(z, layers)
+    y: Tensor
+    y, log_det = _Reversible.apply(z, layers, log_dets is not None)
+    if log_dets is not None:
+        log_dets.append(log_det)
     return y
 
 
 class _Reversible(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, layers: Sequence[ConstantLayer]) -> Tensor:
-        y = run_layers(layers, z)
+    def forward(ctx: Any, z: Tensor, layers: Sequence[ConstantLayer], with_log_det: bool) -> tuple[Tensor, Tensor]:
+        log_dets: LogDets | None = [] if with_log_det else None
+        y = run_layers(layers, z, log_dets)
         ctx.layers = layers
         ctx.save_for_backward(y)
-        return y
+        return y, sum(log_dets or [], z.new_zeros(len(z)))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor, log_det_gradient: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
         for layer in reversed(ctx.layers):
-            y, gradient = layer.pull_back(y, gradient)
-        return gradient, None
+            y, gradient = layer.pull_back(y, gradient, log_det_gradient)
+        return gradient, None, None

@@ -10,9 +10,9 @@ from torch import Tensor
 from captum_dcf.search.problem import Evaluation, Problem
 from captum_dcf.search.record import RUNNING
 from captum_dcf.search.result import Status
-from captum_dcf.search.rows import half_way, like
+from captum_dcf.search.rows import half_way, like, row_norm
 from captum_dcf.search.searcher import Move, Searcher, State
-from captum_dcf.search.step import StepRule, row_norm
+from captum_dcf.search.step import StepRule
 
 __all__ = ["Ascent"]
 

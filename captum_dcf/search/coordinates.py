@@ -7,17 +7,21 @@ be written into, check what comes back, and say whose error it was.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from captum_dcf.search.memory import is_out_of_memory
+from captum_dcf.search.rows import like, row_norm
 
-__all__ = ["Coordinates", "decode", "encode"]
+__all__ = ["Coordinates", "Decoded", "decode", "encode"]
 
 # Share of the data range within which a pixel counts as being at its bound, a fortieth of one of 256 grey levels.
 AT_BOUND = 1e-4
+# Share of the data range from which on a pixel counts as being beyond it, a quarter of a grey level.
+BEYOND = 1e-3
 # What torch raises for shapes, types and devices that do not fit.
 ERRORS = RuntimeError, IndexError, NotImplementedError
 
@@ -76,24 +80,41 @@ def encode(coordinates: Coordinates, images: Tensor) -> Tensor:
     return points.detach()
 
 
-def decode(coordinates: Coordinates, points: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The images of points as a model is shown them, and whether each decode was finite.
+class Decoded(NamedTuple):
+    r"""The images of points as a model is shown them.
+
+    Attributes:
+        images: Within the range, (n, ...), those pixels that are almost at a bound on it.
+        finite: Whether each decode was, bool (n,).
+        overshoot: How far the pixel furthest beyond the range was beyond it, as a share of the range, (n,).
+        log_prob: The log-density of what was decoded in nats, (n,), where decoding tells it; else None.
+    """
+
+    images: Tensor
+    finite: Tensor
+    overshoot: Tensor
+    log_prob: Tensor | None
+
+
+def decode(coordinates: Coordinates, points: Tensor, like: Tensor) -> Decoded:
+    r"""The images of points as a model is shown them, and what else decoding tells.
 
     Args:
         coordinates: Where the points lie.
         points: (n, D).
         like: Images of the shape, (N, ...), and the dtype that those of the points must have.
 
-    Returns:
-        Images within the range, (n, ...), those pixels that are almost at a bound on it, through which gradients pass
-        unchanged; and bool (n,).
-
     Raises:
         TypeError: What ``decode`` gives is no tensor.
         ValueError: It cannot decode such points, or its images have another shape or no gradient.
     """
+    tells_density = getattr(coordinates, "decode_with_log_prob", None)
+    log_prob = None
     try:
-        images = coordinates.decode(points.clone())
+        if tells_density is None:
+            images = coordinates.decode(points.clone())
+        else:
+            images, log_prob = tells_density(points.clone())
     except ERRORS as error:
         _explain(error, coordinates, "decode latents", points)
         raise
@@ -108,26 +129,43 @@ def decode(coordinates: Coordinates, points: Tensor, like: Tensor) -> tuple[Tens
         )
     images = images.to(like.dtype)
     finite = images.detach().isfinite().flatten(1).all(1)
+    overshoot = torch.zeros(len(images), dtype=images.dtype, device=images.device)
     if coordinates.data_range is not None:
-        images = _StraightThroughClamp.apply(images, *coordinates.data_range)
-    return images, finite
+        low, high = coordinates.data_range
+        shown = _Clamp.apply(images, low, high)
+        overshoot = (images.detach() - shown.detach()).abs().flatten(1).amax(1) / (high - low)
+        images = shown
+    return Decoded(images, finite, overshoot, log_prob)
 
 
-class _StraightThroughClamp(torch.autograd.Function):
+class _Clamp(torch.autograd.Function):
     # A pixel at a bound keeps its gradient: whether rounding left it just inside or just outside must not matter. For
     # the same reason one that is almost at a bound is put there. An even background otherwise carries rounding noise,
     # and which of its pixels wins a max-pool, hence the gradient, would depend on the size of the batch.
+    #
+    # The model never sees how far beyond the range a pixel is, so nothing in its gradient keeps it from going on: with
+    # gradients that pass unchanged, decodes reach thousands of ranges beyond in ten steps. Where a pixel is beyond, the
+    # part of the gradient that would push it further is left out, and the whole is pulled back by the overshoot, in
+    # units of the range, times the length of the gradient.
 
     @staticmethod
     def forward(ctx: Any, decoded: Tensor, low: float, high: float) -> Tensor:
         margin = AT_BOUND * (high - low)
         inside = decoded.clamp(low, high)
         inside = torch.where(inside < low + margin, low, inside)
-        return torch.where(inside > high - margin, high, inside)
+        inside = torch.where(inside > high - margin, high, inside)
+        ctx.save_for_backward((decoded - inside) / (high - low))
+        return inside
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient, None, None
+        [overshoot] = ctx.saved_tensors
+        beyond = overshoot.abs() > BEYOND
+        # A search goes against the gradient.
+        kept = torch.where(beyond & (gradient * overshoot < 0), 0, gradient)
+        length = like(row_norm(gradient.flatten(1)).squeeze(1), gradient)
+        return kept + length * torch.where(beyond, overshoot, 0), None, None
 
 
 def _check_tensor(coordinates: Any, method: str, value: Any) -> None:

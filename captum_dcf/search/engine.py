@@ -17,6 +17,7 @@ from torch import Tensor
 from captum_dcf.search.coordinates import encode
 from captum_dcf.search.memory import smaller_size
 from captum_dcf.search.options import Options
+from captum_dcf.search.plausibility import plausibilities
 from captum_dcf.search.polish import bisect
 from captum_dcf.search.problem import Evaluation, Problem
 from captum_dcf.search.record import RUNNING, Record
@@ -70,7 +71,7 @@ def run(
         on_end(window.ended())
     if options.refine:
         bisect(problem, record, window.size, window.adapts, deadline)
-    return record.freeze(has_latents)
+    return record.freeze(has_latents, plausibilities(problem, record, window.size, window.adapts))
 
 
 class _Group(NamedTuple):

@@ -2,6 +2,7 @@ r"""The options of a call: the only place that documents and checks them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypedDict
@@ -28,6 +29,8 @@ class OptionNames(TypedDict, total=False):
     latents: Tensor | None
     search_unreconstructed: bool
     refine: bool
+    min_percentile: float | None
+    class_names: Sequence[str] | None
     keep_path: bool
     internal_batch_size: BatchSize
     show_progress: bool
@@ -53,6 +56,11 @@ class Options:
             examples end at once; in both cases they are ``NOT_RECONSTRUCTED``, and ``reached`` says the rest.
         refine: Shorten the last step by bisection, down to the threshold of the goal. Refused by the sparse methods,
             sampling and perturbations, which have no last step towards it.
+        min_percentile: The support floor: x' is found only if it is more plausible to the generator than so many per
+            cent of its training images, see :class:`~captum_dcf.search.support.Support`; on the way, a candidate below
+            climbs back first. 0 for no floor; by default the method's, ``default_min_percentile``, where the generator
+            knows its support.
+        class_names: Names of the classes in their order, for what is printed and drawn.
         keep_path: Keep the images on the way, see :attr:`Counterfactual.path`.
         internal_batch_size: Search so many examples at a time, to bound memory; all at once by default. One that waits
             takes the place of one that has ended. ``"auto"`` begins with 256 and halves that whenever memory runs out.
@@ -71,6 +79,8 @@ class Options:
     latents: Tensor | None = None
     search_unreconstructed: bool = False
     refine: bool = False
+    min_percentile: float | None = None
+    class_names: Sequence[str] | None = None
     keep_path: bool = False
     internal_batch_size: BatchSize = None
     show_progress: bool = False
@@ -93,6 +103,10 @@ class Options:
             object.__setattr__(self, "max_steps", check_int("max_steps", self.max_steps))
         if self.max_seconds is not None:
             object.__setattr__(self, "max_seconds", _checked_seconds(self.max_seconds))
+        if self.min_percentile is not None:
+            object.__setattr__(self, "min_percentile", _checked_percentile(self.min_percentile))
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", _checked_names(self.class_names))
         if self.latents is not None:
             _check_latents(self.latents)
         if self.internal_batch_size is not None and not _is_auto(self.internal_batch_size):
@@ -110,6 +124,20 @@ def _checked_seconds(seconds: Any) -> float:
     if not float(seconds) > 0:
         raise ValueError(f"max_seconds must be positive, received {seconds}")
     return float(seconds)
+
+
+def _checked_percentile(percentile: Any) -> float:
+    if isinstance(percentile, bool) or not isinstance(percentile, Real):
+        raise TypeError(f"min_percentile must be a number or None, received {type(percentile).__name__}")
+    if not 0 <= float(percentile) < 100:
+        raise ValueError(f"min_percentile must be 0 or more and below 100 per cent, received {percentile}")
+    return float(percentile)
+
+
+def _checked_names(names: Any) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"class_names must be a list of names, received {names!r}")
+    return tuple(names)
 
 
 def _check_latents(latents: Any) -> None:

@@ -2,6 +2,7 @@ r"""What is searched, and the one place where a candidate is judged."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,6 +12,8 @@ from captum_dcf.search.coordinates import Coordinates, decode
 from captum_dcf.search.goal import Goal, Verdict
 from captum_dcf.search.judging import verdict
 from captum_dcf.search.model import Model
+from captum_dcf.search.rows import row_norm
+from captum_dcf.search.support import Measured
 from captum_dcf.search.term import Term
 
 __all__ = ["Evaluation", "Problem"]
@@ -34,6 +37,7 @@ class Evaluation:
         reached: Whether the goal is reached, all terms allow the image and everything is finite, bool (n,).
         finite: Whether image, loss and score are, bool (n,).
         gradient: Of the loss in the points, (n, D), zero outside of the free coordinates; None where not asked for.
+        overshoot: How far the decode reached beyond the range before it was clamped, as a share of the range, (n,).
     """
 
     rows: Tensor
@@ -44,6 +48,7 @@ class Evaluation:
     reached: Tensor
     finite: Tensor
     gradient: Tensor | None
+    overshoot: Tensor
 
     def take(self, keep: Tensor) -> Evaluation:
         r"""The candidates where ``keep`` is true, or at these places."""
@@ -69,6 +74,11 @@ class Problem:
         coordinates: What the search moves in.
         terms: Further losses and limits, see :data:`~captum_dcf.search.term.Term`.
         softening: How much the loss of a goal of classes is softened, see :class:`ReachClass`.
+        measured: What the plausibility of an image is, see :class:`~captum_dcf.search.support.Support`; None for
+            coordinates that know of none.
+        floor: The least plausibility of an image that reaches the goal; -inf for none. Where a candidate is below it,
+            the loss is minus its plausibility instead, so that a search climbs back before it goes on (the switching
+            subgradient method of Polyak, 1967).
     """
 
     inputs: Tensor
@@ -77,6 +87,8 @@ class Problem:
     coordinates: Coordinates
     terms: tuple[Term, ...] = ()
     softening: float = 0.0
+    measured: Measured | None = None
+    floor: float = -math.inf
 
     def evaluate(
         self, points: Tensor, rows: Tensor, gradient: bool = False, weight: Tensor | None = None
@@ -95,7 +107,7 @@ class Problem:
         """
         with torch.set_grad_enabled(gradient):
             z = points.detach().requires_grad_(gradient)
-            images, finite = decode(self.coordinates, z, self.inputs)
+            images, finite, overshoot, log_prob = decode(self.coordinates, z, self.inputs)
             output = self.model(images, rows)
             loss, score, reached = verdict(self.goal, output, rows, self.softening)
             if gradient and not loss.requires_grad:
@@ -107,15 +119,12 @@ class Problem:
                 further, allowed = term(images, z, rows)
                 loss = loss + further
                 reached = reached if allowed is None else reached & allowed
-            slope = None
-            if gradient:
-                [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
-                if slope is None:
-                    raise ValueError(NO_GRADIENT)
-                if isinstance(self.coordinates.free, Tensor) or self.coordinates.free != slice(None):
-                    slope = self._of_free(slope)
+            reached = reached & finite
+            if self.floor > -math.inf:
+                loss, reached = self._held_above_the_floor(z, images.detach(), log_prob, loss, reached)
+            slope = self._slope(loss, finite, z) if gradient else None
         return Evaluation(
-            rows, z.detach(), images.detach(), output.detach(), score.detach(), reached & finite, finite, slope
+            rows, z.detach(), images.detach(), output.detach(), score.detach(), reached, finite, slope, overshoot
         )
 
     def judge_inputs(self, rows: Tensor) -> tuple[Tensor, Verdict]:
@@ -132,7 +141,28 @@ class Problem:
             self.goal.check(output)
             return output, verdict(self.goal, output, rows)
 
-    def _of_free(self, slope: Tensor) -> Tensor:
+    def _held_above_the_floor(
+        self, points: Tensor, images: Tensor, log_prob: Tensor | None, loss: Tensor, reached: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, minus the plausibility where that is below the floor; and who reaches the goal above it."""
+        plausibility = -row_norm(points).squeeze(1) if self.measured == "latent_length" else log_prob
+        known = torch.full_like(loss, math.inf) if plausibility is None else plausibility
+        known = known.detach().clone()
+        if self.measured == "log_prob" and reached.any():
+            # That of the image itself: it was clamped after it was decoded.
+            with torch.no_grad():
+                known[reached] = self.coordinates.log_prob(images[reached]).to(known)
+        below = ~(known >= self.floor)
+        return loss if plausibility is None else torch.where(below, -plausibility.to(loss), loss), reached & ~below
+
+    def _slope(self, loss: Tensor, finite: Tensor, z: Tensor) -> Tensor:
+        """The gradient of the loss in the free coordinates."""
+        [slope] = torch.autograd.grad(torch.where(finite, loss, 0).sum(), z, allow_unused=True)
+        if slope is None:
+            raise ValueError(NO_GRADIENT)
+        free = self.coordinates.free
+        if not isinstance(free, Tensor) and free == slice(None):
+            return slope
         kept = torch.zeros_like(slope)
-        kept[:, self.coordinates.free] = slope[:, self.coordinates.free]
+        kept[:, free] = slope[:, free]
         return kept

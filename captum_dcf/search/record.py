@@ -45,6 +45,7 @@ class Record:
         self.status = torch.full((len(x),), RUNNING, dtype=torch.int64, device=x.device)
         self.steps = torch.zeros_like(self.status)
         self.reached = torch.zeros_like(self.status, dtype=torch.bool)
+        self.overshoot = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         self.unreconstructed = torch.zeros_like(self.reached)
         self.was_finite = torch.zeros_like(self.reached)  # whether any candidate was, after the start
         self._wide = (-1, *[1] * (x.ndim - 1))  # the shape in which a mask (n,) chooses among images
@@ -83,6 +84,7 @@ class Record:
         self.start_scores[rows] = verdict.score
         self.reconstruction_scores[rows] = at.score.to(verdict.score)
         self.end_scores[rows] = torch.where(takes, at.score, verdict.score)
+        self.overshoot[rows] = torch.where(takes, at.overshoot, 0)
         return searches
 
     def begin_paths(self, at: Evaluation) -> None:
@@ -102,6 +104,7 @@ class Record:
         self.images[rows] = torch.where(better.view(self._wide), at.images, self.images[rows])
         self.points[rows] = torch.where(better[:, None], at.points, self.points[rows])
         self.end_scores[rows] = torch.where(better, at.score, self.end_scores[rows])
+        self.overshoot[rows] = torch.where(better, at.overshoot, self.overshoot[rows])
         self.distances[rows] = torch.where(nearer, distance.to(self.distances), self.distances[rows])
         self.reached[rows] = known | at.reached
         self.was_finite[rows] |= at.finite
@@ -130,15 +133,24 @@ class Record:
         self.images[rows] = torch.where(where.view(self._wide), at.images, self.images[rows])
         self.points[rows] = torch.where(where[:, None], at.points, self.points[rows])
         self.end_scores[rows] = torch.where(where, at.score, self.end_scores[rows])
+        self.overshoot[rows] = torch.where(where, at.overshoot, self.overshoot[rows])
 
     def keep_frames(self, rows: Tensor, images: Tensor) -> None:
         r"""Adds images to the paths of examples, if paths are kept."""
         if self._frames is not None:
             self._frames.append((rows, images))
 
-    def freeze(self, has_latents: bool) -> Counterfactual:
-        r"""The result; the record is not to be used afterwards."""
+    def freeze(self, has_latents: bool, plausibility: tuple[Tensor, Tensor] | None = None) -> Counterfactual:
+        r"""The result; the record is not to be used afterwards.
+
+        Args:
+            has_latents: Whether the points are latents that the result is to name.
+            plausibility: That of the inputs and that of the counterfactuals, (N,) each, where there is one.
+        """
         frames, frame_rows = self._joined_frames()
+        support = getattr(self.problem.coordinates, "support", None)
+        is_density = plausibility is not None and self.problem.measured == "log_prob"
+        start, end = plausibility or (None, None)
         return Counterfactual(
             inputs=self.problem.inputs,
             counterfactuals=self.images,
@@ -149,6 +161,11 @@ class Record:
             start_scores=self.start_scores,
             reconstruction_scores=self.reconstruction_scores,
             end_scores=self.end_scores,
+            overshoot=self.overshoot,
+            start_log_probs=start if is_density else None,
+            end_log_probs=end if is_density else None,
+            start_percentiles=None if start is None or support is None else support.percentile(start),
+            end_percentiles=None if end is None or support is None else support.percentile(end),
             start_latents=self.start_points if has_latents else None,
             end_latents=self.points if has_latents else None,
             frames=frames,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Counterfactual", "Status"]
 
-FORMAT = "captum_dcf counterfactuals 2"
+PLAUSIBILITIES = ("start_log_probs", "end_log_probs", "start_percentiles", "end_percentiles")
+FORMAT = "captum_dcf counterfactuals 3"
 
 
 class Status(IntEnum):
@@ -62,6 +63,13 @@ class Counterfactual:
         start_scores: The goal's score of the inputs, (N,): for a class its probability; higher is nearer the goal.
         reconstruction_scores: The goal's score of the reconstructions, (N,): what the generator alone has changed.
         end_scores: The goal's score of the counterfactuals, (N,).
+        overshoot: How far the decode of x' reached beyond the data range before it was clamped: the pixel furthest
+            beyond, as a share of the range, (N,). 0 for data without bounds.
+        start_log_probs: Log q of x under the generator in nats, (N,); None where it has no density.
+        end_log_probs: Log q of x', (N,), or None likewise.
+        start_percentiles: The share of the generator's training images, in per cent, that are less plausible to it than
+            x, (N,) in [0, 100]; None where its support is not known, see ``measure_support``.
+        end_percentiles: The same of x', (N,), or None likewise.
         start_latents: Where the search began, encode(x), (N, D); None for searches in pixels, see :meth:`with_latents`.
         end_latents: The latents that were decoded to the counterfactuals, (N, D), or None likewise. Where x was
             ALREADY_THERE they are those of the reconstruction.
@@ -79,6 +87,11 @@ class Counterfactual:
     start_scores: Tensor
     reconstruction_scores: Tensor
     end_scores: Tensor
+    overshoot: Tensor
+    start_log_probs: Tensor | None = None
+    end_log_probs: Tensor | None = None
+    start_percentiles: Tensor | None = None
+    end_percentiles: Tensor | None = None
     start_latents: Tensor | None = None
     end_latents: Tensor | None = None
     frames: Tensor | None = None
@@ -93,11 +106,15 @@ class Counterfactual:
         by, goal = self.about.get("method", "a search"), self.about.get("goal", "its goal")
         shape = "×".join(map(str, self.inputs.shape[1:]))
         distance = self.attributions.flatten(1).norm(dim=1).median() if len(self) else float("nan")
+        score, plausible = self.about.get("score", "score"), ""
+        if self.start_percentiles is not None and self.end_percentiles is not None:
+            start, end = _median(self.start_percentiles), _median(self.end_percentiles)
+            plausible = f", plausibility {start:.0f} -> {end:.0f} %"
         return (
             f"{len(self)} counterfactuals {shape} by {by} to {goal}: "
             f"{', '.join(f'{count} {name}' for name, count in counts.most_common())}\n"
-            f"medians: {_median(self.steps):.0f} steps, score {_median(self.start_scores):.3g} -> "
-            f"{_median(self.end_scores):.3g}, |x' - x| {distance:.3g}"
+            f"medians: {_median(self.steps):.0f} steps, {score} {_median(self.start_scores):.3g} -> "
+            f"{_median(self.end_scores):.3g}{plausible}, |x' - x| {distance:.3g}"
         )
 
     @property
@@ -207,9 +224,13 @@ class Counterfactual:
             "start_score": self.start_scores.tolist(),
             "reconstruction_score": self.reconstruction_scores.tolist(),
             "end_score": self.end_scores.tolist(),
+            "overshoot": self.overshoot.tolist(),
             "l2_input": self.attributions.flatten(1).norm(dim=1).tolist(),
             "l2_reconstruction": self.reconstruction_error.flatten(1).norm(dim=1).tolist(),
         }
+        for name in PLAUSIBILITIES:
+            values = getattr(self, name)
+            columns |= {} if values is None else {name[:-1]: values.tolist()}
         if self.start_latents is not None and self.end_latents is not None:
             columns["l2_latent"] = (self.end_latents - self.start_latents).norm(dim=1).tolist()
         return pandas.DataFrame(columns)
@@ -258,7 +279,8 @@ def _check_whole(result: Counterfactual) -> None:
     """Raises a ValueError for tensors that are not those of one search."""
     n, images = len(result.inputs), tuple(result.inputs.shape)
     wanted = dict.fromkeys(("counterfactuals", "reconstructions"), images)
-    scores = ("start_scores", "reconstruction_scores", "end_scores")
+    known = [name for name in PLAUSIBILITIES if getattr(result, name) is not None]
+    scores = ("start_scores", "reconstruction_scores", "end_scores", "overshoot", *known)
     wanted |= dict.fromkeys(("status", "reached", "steps", *scores), (n,))
     for name in ("start_latents", "end_latents"):
         latents = getattr(result, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["finite_rows", "half_way", "like"]
+__all__ = ["finite_rows", "half_way", "like", "row_norm"]
 
 
 def finite_rows(values: Tensor) -> Tensor:
@@ -21,3 +21,10 @@ def half_way(start: Tensor, end: Tensor) -> Tensor:
 def like(mask: Tensor, values: Tensor) -> Tensor:
     r"""A mask (n,) in a shape that chooses among examples (n, ...)."""
     return mask.view(-1, *[1] * (values.ndim - 1))
+
+
+def row_norm(values: Tensor) -> Tensor:
+    r"""Euclidean length of each row, (n, 1)."""
+    # In half precision the squares of many coordinates leave the finite numbers.
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    return wide.square().sum(1, keepdim=True).sqrt().to(values)

@@ -11,8 +11,8 @@ from captum_dcf.search.noise import noise
 from captum_dcf.search.problem import Evaluation, Problem
 from captum_dcf.search.record import RUNNING
 from captum_dcf.search.result import Status
+from captum_dcf.search.rows import row_norm
 from captum_dcf.search.searcher import Move, Searcher, State
-from captum_dcf.search.step import row_norm
 
 __all__ = ["Shells"]
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from captum_dcf.search.numbers import check_int
+from captum_dcf.search.rows import row_norm
 from captum_dcf.search.searcher import State
 
-__all__ = ["Adam", "StepRule", "UnitGradient", "check_length", "row_norm", "unit"]
+__all__ = ["Adam", "StepRule", "UnitGradient", "check_length", "unit"]
 
 
 class StepRule(ABC):
@@ -126,13 +127,6 @@ def check_length(noun: str, length: Any) -> None:
         raise ValueError(f"{noun} must be one number, received {tuple(length.shape)}")
     if not 0 < float(length) < float("inf"):
         raise ValueError(f"{noun} must be positive and finite, received {float(length)}")
-
-
-def row_norm(values: Tensor) -> Tensor:
-    r"""Euclidean length of each row, (n, 1)."""
-    # In half precision the squares of many coordinates leave the finite numbers.
-    wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    return wide.square().sum(1, keepdim=True).sqrt().to(values)
 
 
 def unit(gradient: Tensor) -> Tensor:

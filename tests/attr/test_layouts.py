@@ -53,7 +53,7 @@ def test_double_precision_stays_double(classifier: nn.Module, generator: Generat
     result = method.counterfactual(images(3).double(), target=1, refine=True, keep_path=True)
     assert result.reached.all()
     floats = [one for one in vars(result).values() if isinstance(one, Tensor) and one.is_floating_point()]
-    assert len(floats) == 9
+    assert len(floats) == 10
     assert {one.dtype for one in floats} == {torch.float64}
 
 

@@ -73,7 +73,7 @@ def test_the_inverse_and_pull_back_give_the_input_and_its_gradient(kind: str):
         y = layer(z)
         gradient = torch.randn_like(y)
         torch.testing.assert_close(layer.inverse(y), z)
-        before, pulled = layer.pull_back(y.detach(), gradient)
+        before, pulled = layer.pull_back(y.detach(), gradient, torch.zeros(len(y)).to(y))
         torch.testing.assert_close(before, z.detach())
         torch.testing.assert_close(pulled, torch.autograd.grad(y, z, gradient)[0])
         assert not before.requires_grad
@@ -95,7 +95,7 @@ def test_pull_back_takes_an_output_with_a_history(kind: str):
     for layer in constant_layers(flows):
         y = layer(z)
         gradient = torch.randn_like(y)
-        before, pulled = layer.pull_back(y, gradient)
+        before, pulled = layer.pull_back(y, gradient, torch.zeros(len(y)).to(y))
         torch.testing.assert_close(before, z)
         torch.testing.assert_close(pulled, torch.autograd.grad(y, z, gradient)[0])
         assert not before.requires_grad

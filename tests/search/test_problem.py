@@ -3,6 +3,7 @@ r"""Problem.evaluate: the one place where an image is judged, and what it asks o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,20 @@ import torch
 from plane import Counting, Plane, Walk, at, first_coordinate, plane, problem, run, two_logits
 from torch import Tensor
 
-from captum_dcf.search import Ascent, AtLeast, Coordinates, Goal, ReachClass, Searcher, Status, UnitGradient, Verdict
+from captum_dcf.search import (
+    Ascent,
+    AtLeast,
+    Coordinates,
+    Goal,
+    Options,
+    Problem,
+    ReachClass,
+    Searcher,
+    Status,
+    UnitGradient,
+    Verdict,
+)
+from captum_dcf.search import run as run_engine
 from captum_dcf.search.coordinates import decode, encode
 from captum_dcf.search.external import External
 from captum_dcf.search.fista import Fista
@@ -341,7 +355,7 @@ def test_an_encoder_that_needs_gradients_enables_them(grad_mode: Callable[[], An
 
 def test_images_have_the_precision_of_the_inputs():
     for dtype in (torch.float16, torch.float64):
-        images, finite = decode(Plane(lambda z, dtype=dtype: z.to(dtype)), at(0.5), at(0.0))
+        images, finite, *_ = decode(Plane(lambda z, dtype=dtype: z.to(dtype)), at(0.5), at(0.0))
         assert finite.all()
         assert images.dtype == torch.float32
 
@@ -398,3 +412,104 @@ def test_errors_of_an_encoders_or_decoders_own_arrive_as_they_are(of: str, error
 def test_a_goal_sees_what_the_model_gave_for_exactly_that_image():
     found = problem(at(-1.0, 0.1, 1.0), plane).evaluate(at(-1.0, 0.1, 1.0), ROWS)
     assert torch.equal(ReachClass(1, 0.9).judge(found.output, ROWS).reached, found.reached)
+
+
+# What lies beyond the range
+
+
+def test_a_pixel_beyond_the_range_is_not_pushed_further_and_is_pulled_back():
+    # Descent pushes both coordinates up; the first is decoded to 0.5 beyond the range of length 1, the second within.
+    points = torch.tensor([[1.5, 0.5]], requires_grad=True)
+    images, _, overshoot, _ = decode(Plane(data_range=(0.0, 1.0)), points, points)
+    assert overshoot.tolist() == [0.5]
+    [gradient] = torch.autograd.grad((images * torch.tensor([-3.0, -4.0])).sum(), points)
+    # Nothing of -3 is left, and the gradient of length 5 pulls back by a half of it.
+    torch.testing.assert_close(gradient, torch.tensor([[2.5, -4.0]]))
+
+
+def test_a_pixel_beyond_the_range_may_go_back():
+    points = torch.tensor([[-0.2, 0.5]], requires_grad=True)
+    images, *_ = decode(Plane(data_range=(0.0, 1.0)), points, points)
+    [gradient] = torch.autograd.grad((images * torch.tensor([-3.0, -4.0])).sum(), points)
+    torch.testing.assert_close(gradient, torch.tensor([[-3.0 - 0.2 * 5.0, -4.0]]))
+
+
+def test_the_overshoot_is_the_largest_of_the_pixels_as_a_share_of_the_range():
+    points = torch.tensor([[0.0, 3.5], [-2.0, 2.5], [0.1, 0.2]])
+    assert decode(Plane(data_range=(-1.0, 3.0)), points, points).overshoot.tolist() == [0.125, 0.25, 0.0]
+    assert decode(Plane(), points, points).overshoot.tolist() == [0.0] * 3
+
+
+def test_a_search_that_would_leave_the_range_comes_back():
+    # The way to the goal is the second coordinate, but the gradient of the first, which is saturated, is far larger.
+    def predict(images: Tensor, rows: Tensor) -> Tensor:
+        return torch.stack((torch.zeros_like(images[:, 0]), 30 * images[:, 0] + 5 * images[:, 1] - 30), dim=1)
+
+    result = run(torch.tensor([[0.9, -1.0]]), predict=predict, data_range=(-1.0, 1.0), max_steps=40)
+    assert result.statuses() == [Status.FOUND]
+    assert result.overshoot.item() < 0.6
+
+
+# The support floor
+
+
+class Hilly(Plane):
+    r"""A plane with the density of a standard normal around (0, 0), told by the decode too where asked."""
+
+    def __init__(self, tells: bool = True, **settings: Any) -> None:
+        super().__init__(**settings)
+        if tells:
+            self.decode_with_log_prob = lambda z: (self.decode(z), self.log_prob(self.decode(z)))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+
+
+def held(start: Tensor, floor: float, tells: bool = True, **settings: Any) -> Problem:
+    return replace(problem(start), coordinates=Hilly(tells, **settings), measured="log_prob", floor=floor)
+
+
+def density(x: float, y: float = 0.25) -> float:
+    return float(Hilly().log_prob(torch.tensor([[x, y]])))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_nothing_below_the_floor_reaches_the_goal(tells: bool):
+    # The goal is reached from 0.44 on.
+    found = held(at(-1.0), density(1.0), tells).evaluate(at(0.3, 0.6, 0.9, 1.1), torch.zeros(4, dtype=torch.int64))
+    assert found.reached.tolist() == [False, True, True, False]
+
+
+def test_below_the_floor_the_gradient_climbs_the_density():
+    asked = held(at(-1.0), density(1.0))
+    found = asked.evaluate(at(-2.0, 0.3, 1.5), torch.zeros(3, dtype=torch.int64), gradient=True)
+    # Of minus log q the gradient is the point itself.
+    torch.testing.assert_close(found.gradient[[0, 2]], at(-2.0, 1.5))
+    plain = problem(at(-1.0)).evaluate(at(0.3), ROWS[:1], gradient=True)
+    torch.testing.assert_close(found.gradient[1:2], plain.gradient)
+
+
+def test_the_density_that_counts_is_that_of_the_clamped_image():
+    # Decoded to 1.5 and clamped to 0.9: the image itself is above the floor.
+    asked = held(at(-1.0), density(1.0), data_range=(-0.9, 0.9))
+    assert asked.evaluate(at(1.5), ROWS[:1]).reached.tolist() == [True]
+    # Decoded to 0 and clamped to 2: it is below.
+    asked = held(at(-1.0), density(1.0), data_range=(2.0, 3.0))
+    assert asked.evaluate(at(0.0), ROWS[:1]).reached.tolist() == [False]
+
+
+def test_a_search_climbs_back_into_the_support():
+    start = torch.tensor([[-2.5, 0.0], [-0.5, 0.0]])
+    asked = held(start, density(1.0))
+    result = run_engine(asked, Ascent(UnitGradient(0.3)), Options(), 50)
+    assert result.statuses() == [Status.FOUND] * 2
+    assert (result.end_log_probs >= density(1.0)).all()
+    torch.testing.assert_close(result.start_log_probs, Hilly().log_prob(start))
+
+
+def test_without_a_density_long_points_are_below_the_floor():
+    asked = replace(problem(at(-1.0)), measured="latent_length", floor=-1.0)
+    found = asked.evaluate(at(0.3, 0.6, 1.1), torch.zeros(3, dtype=torch.int64), gradient=True)
+    assert found.reached.tolist() == [False, True, False]
+    length = at(1.1).norm()
+    torch.testing.assert_close(found.gradient[2:], at(1.1) / length)

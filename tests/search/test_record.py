@@ -15,7 +15,9 @@ def evaluation(x: list[float], reached: list[bool], finite: list[bool] | None = 
     points = at(*x)
     flags = torch.tensor(reached), torch.tensor(finite or [True] * len(x))
     scores = points[:, 0] if score is None else torch.tensor(score)
-    return Evaluation(torch.arange(len(x)), points, points.clone(), points[:, 0], scores, *flags, None)
+    return Evaluation(
+        torch.arange(len(x)), points, points.clone(), points[:, 0], scores, *flags, None, torch.zeros(len(x))
+    )
 
 
 def begun(n: int, keep_path: bool = False) -> Record:
