@@ -42,6 +42,7 @@ def comparison_tables(
     r"""Means beside the published ones, medians, and the expected orders.
 
     Metrics are of the counterfactuals that were found, and of all images where nothing is searched, such as originals.
+    Images that reached the goal already count nowhere.
     """
     figures = _figures(summaries)
     methods = list(dict.fromkeys(one.method for one in summaries))
@@ -68,7 +69,7 @@ def _figures(summaries: Sequence[MethodSummary]) -> Figures:
         # What takes no steps has not searched, and can have found nothing.
         searches = one.all["steps"].count > 0
         if searches and one.found is not None:
-            figures["found"][one.method] = Statistics(one.total, mean=one.found / one.total)
+            figures["found"][one.method] = Statistics(one.sought, mean=one.found / one.sought)
             figures.setdefault("steps", {})[one.method] = one.all["steps"]
         for metric, values in (one.of_found if searches else one.all).items():
             if metric not in ("steps", "seconds"):

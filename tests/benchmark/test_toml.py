@@ -44,7 +44,7 @@ epsilon = 0.2
 [metrics.l2_input]
 
 [metrics.latent]
-metric = "l2_latent"
+metric = "l2_latent_encoded"
 generator = "toy-ae"
 
 [metrics.neighbor_agreement]
