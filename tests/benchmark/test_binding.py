@@ -49,7 +49,7 @@ class ZooOfToys:
         nn.init.normal_(other.linear.weight)
         self.models = {"other": other.eval(), "ae": Darker(0.8), "features": nn.Flatten(), "flow": Flow()}
 
-    def load(self, name):
+    def load(self, name, is_generator=False):
         return self.models[name]
 
     def per_class(self, pattern):
