@@ -11,10 +11,14 @@ from idx import write_mnist
 
 import captum_dcf
 from captum_dcf.benchmark import bundled, read_plan
-from captum_dcf.benchmark.catalog import COUNTERFACTUALS
+from captum_dcf.benchmark.binding import CAPTUM
+from captum_dcf.benchmark.catalog import BOUNDS, COUNTERFACTUALS
 from captum_dcf.benchmark.images import open_data
+from captum_dcf.benchmark.saliency import SALIENCY
+from captum_dcf.benchmark.toml import read_table
 from captum_dcf.cli import main
 from captum_dcf.data.files import write_image
+from captum_dcf.metrics import METRICS
 from captum_dcf.models.autoencoder import ConvAutoencoder
 from captum_dcf.models.classifier import ConvClassifier
 from captum_dcf.zoo.store import Card, save
@@ -275,6 +279,14 @@ def test_the_bundled_ones_are_complete(name, length, of_ten, tmp_path):
     assert plan.length == length
     write_mnist(tmp_path, train=20, test=30)
     assert read_plan(name, root=tmp_path).length == 3 * of_ten
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_a_bundled_plan_names_methods_and_metrics_that_there_are(name):
+    table, _ = read_table(name)
+    methods = {entry.get("method", label) for label, entry in table["methods"].items()}
+    assert methods <= {*BOUNDS, *SALIENCY, *COUNTERFACTUALS}
+    assert {entry.get("metric", label) for label, entry in table["metrics"].items()} <= {*METRICS, *CAPTUM}
 
 
 def test_the_bundled_saliency_plan_names_what_there_is():
