@@ -39,11 +39,16 @@ def write_image(image: Tensor, path: str | Path) -> None:
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)
 
 
-def read_bytes(path: str | Path, image_shape: Sequence[int]) -> Tensor:
-    r"""One image as uint8 (C, H, W); :func:`read_images` gives these values divided by 255, and raises the same."""
+def read_bytes(path: str | Path, image_shape: Sequence[int], crop: bool = False) -> Tensor:
+    r"""One image as uint8 (C, H, W); :func:`read_images` gives these values divided by 255, and raises the same.
+
+    With ``crop`` it is first cut to the largest part in its middle that has the proportions of ``image_shape``.
+    """
     channels, height, width = image_shape
     image = open_image(path).convert(MODES[channels])
-    if image.size != (width, height):
+    if crop:
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    elif image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.array(image).reshape(height, width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -30,7 +30,8 @@ class Images(Dataset[tuple[Tensor, Any]]):
         files: Image files.
         targets: Their labels.
         classes: Names of the classes, those of label 0, 1, ...; None where the labels are values.
-        image_shape: (C, H, W) to which images are converted and resized, not cropped.
+        image_shape: (C, H, W) to which images are converted and resized.
+        crop: Cut images to the proportions of ``image_shape`` first, around their middle, instead of distorting them.
 
     Attributes:
         files: As given, as a list.
@@ -48,6 +49,7 @@ class Images(Dataset[tuple[Tensor, Any]]):
         targets: Sequence[int] | Sequence[float],
         classes: tuple[str, ...] | None,
         image_shape: Sequence[int],
+        crop: bool = False,
     ) -> None:
         if len(image_shape) != 3 or image_shape[0] not in MODES or min(image_shape) < 1:
             raise ValueError(
@@ -59,6 +61,7 @@ class Images(Dataset[tuple[Tensor, Any]]):
         self.targets = list(targets)
         self.classes = classes
         self.image_shape = tuple(image_shape)
+        self._crop = crop
         self._pixels: Tensor | None = None
         self._is_read: Tensor | None = None
 
@@ -74,7 +77,7 @@ class Images(Dataset[tuple[Tensor, Any]]):
     def _bytes(self, index: int) -> Tensor:
         if self._pixels is not None and self._is_read is not None and self._is_read[index]:
             return self._pixels[index]
-        image = read_bytes(self.files[index], self.image_shape)
+        image = read_bytes(self.files[index], self.image_shape, self._crop)
         if get_worker_info() is None and len(self) * image.numel() <= MOST_BYTES:
             if self._pixels is None or self._is_read is None:
                 self._pixels = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)

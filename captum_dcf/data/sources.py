@@ -73,6 +73,34 @@ SOURCES: dict[str, Source] = {
         classes=None,
         credit="images of the user's",
     ),
+    "celeba": Source(
+        open="captum_dcf.data.celeba:open_celeba",
+        image_shape=None,
+        labels="classes",
+        classes=None,
+        credit="CelebA; Liu, Luo, Wang and Tang (ICCV 2015), for non-commercial research only",
+    ),
+    "celeba-hq": Source(
+        open="captum_dcf.data.celeba_hq:open_celeba_hq",
+        image_shape=None,
+        labels="classes",
+        classes=None,
+        credit="CelebAMask-HQ; Lee, Liu, Wu and Luo (CVPR 2020), for non-commercial research only",
+    ),
+    "chexpert": Source(
+        open="captum_dcf.data.chexpert:open_chexpert",
+        image_shape=None,
+        labels="classes",
+        classes=None,
+        credit="CheXpert; Irvin et al. (AAAI 2019), Stanford's research use agreement: non-commercial, not passed on",
+    ),
+    "nih-chest": Source(
+        open="captum_dcf.data.nih_chest:open_nih_chest",
+        image_shape=None,
+        labels="any",
+        classes=None,
+        credit="ChestX-ray14 of the NIH Clinical Center; Wang et al. (CVPR 2017), free to use",
+    ),
 }
 
 

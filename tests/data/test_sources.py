@@ -79,7 +79,10 @@ def test_the_helix_is_a_source():
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        (("cifar",), r"'cifar'.*\['folder', 'helix', 'images', 'mnist'\]"),
+        (
+            ("cifar",),
+            r"'cifar'.*\['celeba', 'celeba-hq', 'chexpert', 'folder', 'helix', 'images', 'mnist', 'nih-chest'\]",
+        ),
         (("mnist", None, "all"), "'all'"),
         (("mnist", None, None), "None"),
         (("mnist", None, "test", (1, 32, 32)), r"\(1, 32, 32\)"),
