@@ -44,6 +44,7 @@ class Recipe:
         augment: Names of augmentations, of ``AUGMENTATIONS``, in the order in which training images go through them.
         clip: Largest norm of the gradient.
         weight_decay: Decoupled weight decay.
+        source_arguments: Further keyword arguments of the source, such as the ``column`` of the labels.
 
     Raises:
         ValueError: ``epochs``, ``batch_size`` or ``learning_rate`` is not positive.
@@ -61,6 +62,7 @@ class Recipe:
     augment: list[str] = field(default_factory=list)
     clip: float = 1.0
     weight_decay: float = 0.0
+    source_arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in ("epochs", "batch_size", "learning_rate"):
