@@ -161,19 +161,24 @@ class Reconstruction(Objective):
         return self.loss(images, labels)
 
 
-def bits_per_dimension(flow: Any, images: Tensor, bins: int = 256) -> Tensor:
-    r"""Negative log-likelihood of dequantised 8-bit images in bits per dimension, (N,); lower is better.
+def bits_per_dimension(flow: Any, images: Tensor, bins: int | None = None) -> Tensor:
+    r"""Negative log-likelihood of dequantised images in bits per dimension, (N,); lower is better.
 
-    Each call draws its own dequantisation noise, uniform in one grey level around each pixel.
+    Pixels are rounded to the nearest of ``bins`` grey levels, which changes nothing of 8-bit images where there are
+    256, and each call draws its own dequantisation noise, uniform in one grey level around each pixel. Figures of
+    different ``bins`` cannot be compared: at most log2(``bins``) bits are there to be saved.
 
     Args:
         flow: A normflows ``MultiscaleFlow`` on pixels in [0, 1].
         images: Images (N, C, H, W) in [0, 1].
-        bins: Grey levels.
+        bins: Grey levels; by default those that the flow was made for, or 256 where it does not say.
     """
+    if bins is None:
+        bins = getattr(getattr(flow, "transform", None), "bins", 256)
     dimensions = images[0].numel()
-    noise = (torch.rand_like(images) - 0.5) / (bins - 1)
-    log_likelihood: Tensor = flow.log_prob(images + noise, None)
+    levels = (images * (bins - 1)).round()
+    noise = torch.rand_like(images) - 0.5
+    log_likelihood: Tensor = flow.log_prob((levels + noise) / (bins - 1), None)
     return (dimensions * math.log(bins - 1) - log_likelihood) / (dimensions * math.log(2))
 
 
