@@ -11,6 +11,7 @@ import click
 __all__ = ["main"]
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY = click.Path(path_type=Path)
 
 
 class OneLineErrors(click.Group):
@@ -78,30 +79,56 @@ def explain(images: tuple[Path, ...], target: int, out: Path, model: str, genera
 
 
 @main.command()
-@click.argument("name")
-@click.option("--root", type=FOLDER, help="Folder of the data set; bundled samples, or drawn points, otherwise.")
-@click.option("--out", required=True, type=FOLDER, help="Folder for weights, card and checkpoint.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set; the recipe's by default.")
+@click.argument("what", metavar="KIND|RECIPE")
+@click.option("--data", "--root", type=ANY, help="Folder of images, CSV file, or a recipe's folder of the data set.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for weights, card, checkpoint, table and pictures.")
+@click.option("--name", help="Name of the files of a KIND; the kind by default.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long it is to take in all.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set instead.")
+@click.option("--size", type=click.IntRange(min=1), help="Height and width that images are resized to.  [default: 64]")
+@click.option("--channels", type=click.Choice([1, 3]), help="Grey or colour; what the files have by default.")
+@click.option("--column", help="Column of a CSV file with the labels.")
+@click.option("--group", help="Column of a CSV file: images with an equal entry are trained on, or held out, together.")
+@click.option(
+    "--holdout", type=click.FloatRange(0, 1, True, True), help="Share of the images to hold out.  [default: 0.1]"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step, over all devices.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Largest learning rate.")
+@click.option("--weight-decay", type=click.FloatRange(min=0), help="Decoupled weight decay.")
+@click.option("--augment", multiple=True, help="Augmentation of training images, such as shift_two_pixels; repeatable.")
+@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Size of the model; repeatable.")
+@click.option("--credit", help="What the data are, by whom and under which licence, for the card.")
 @click.option("--seed", default=0, show_default=True, help="For weights, order of images and noise.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images of each set, for a trial.")
-def train(name: str, root: Path | None, out: Path, epochs: int | None, seed: int, limit: int | None) -> None:
-    r"""Train a model by a recipe; goes on from OUT/NAME.ckpt where there is one.
+@click.option("--accelerator", default="auto", show_default=True, help="cpu, gpu or mps.")
+@click.option("--devices", default="auto", show_default=True, help="Number of devices.")
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(min=1), help="Number of machines.")
+@click.option("--precision", default="32-true", show_default=True, help="Lightning's, such as 16-mixed or bf16-mixed.")
+@click.option("--strategy", default="auto", show_default=True, help="Lightning's, such as ddp.")
+def train(what: str, data: Path | None, out: Path, **options: Any) -> None:
+    r"""Train a model on images of your own, or by a recipe; goes on from OUT/NAME.ckpt where there is one.
 
-    NAME is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae, mnist-ae-0 to mnist-ae-9, helix-flow or helix-classifier. For
-    MNIST --root is a folder of torchvision, which torchvision.datasets.MNIST(ROOT, download=True) fills. Going on with
-    more --epochs stretches the schedule of the learning rate.
+    KIND is glow, vae, gan, autoencoder, classifier or regressor. --data is a folder of images, one with a sub-folder
+    per class, or a CSV file that names them. Sizes of the model follow from the images; --argument 'steps=[8,8,8]'
+    says another.
+
+    RECIPE is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae, mnist-ae-0 to mnist-ae-9, helix-flow or helix-classifier.
+    For MNIST --data is a folder of torchvision, which torchvision.datasets.MNIST(DATA, download=True) fills.
+
+    The same command goes on after Ctrl-C or a kill. Going on with more --minutes or --epochs stretches the schedule of
+    the learning rate.
     """
     try:
-        from captum_dcf.training.run import train as run
+        from captum_dcf.training.command import train_by_command
     except ModuleNotFoundError as error:
         raise ImportError(f'training needs {error.name}: pip install "captum_dcf[train]"') from error
 
     try:
-        card = run(name, root, out, epochs=epochs, seed=seed, limit=limit)
+        card = train_by_command(what, data, out, options)
     except SystemExit as error:
         # How Lightning ends the process on Ctrl-C.
         raise KeyboardInterrupt from error
-    click.echo(f"{out / name}.safetensors: {card.figures}")
+    click.echo(f"{out / card.name}.safetensors: {card.figures}")
 
 
 @main.command()

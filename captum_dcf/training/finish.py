@@ -2,7 +2,6 @@ r"""What stands at the end of a training: the weights and the card that says wha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sized
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from captum_dcf.generators import Generator, measure_support
 from captum_dcf.models.registry import architecture
 from captum_dcf.training.objectives import Objective
 from captum_dcf.training.order import mixed_seed
+from captum_dcf.training.processes import is_first
 from captum_dcf.training.trainer import Job
 from captum_dcf.zoo.card import Card
 from captum_dcf.zoo.store import save, searchable
@@ -62,7 +62,7 @@ def write_model(
         support=_support(job, objective),
         classes=list(job.class_names) if is_classifier else [],
     )
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         return card
     return save(objective.model, card, job.path.parent, overwrite=overwrite)
 
@@ -79,7 +79,8 @@ def _support(job: Job, objective: Objective) -> dict[str, Any]:
     if not isinstance(generator, Generator) or job.count < 2:
         return {}
     images = _some_images(job).to(objective.device)
-    return measure_support(generator.eval(), images).as_dict()
+    support: dict[str, Any] = measure_support(generator.eval(), images).as_dict()
+    return support
 
 
 def _some_images(job: Job) -> Tensor:

@@ -2,6 +2,7 @@ r"""In which order images are trained on: a function of the seed alone, so that 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sized
 from typing import Any, cast
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset, default_collate
 
+from captum_dcf.data.images import MOST_BYTES, Images
 from captum_dcf.data.sources import read_all
 
 __all__ = ["Order", "in_memory", "mixed_seed", "step_loader", "steps_per_epoch", "test_loader"]
@@ -111,16 +113,28 @@ def in_memory(dataset: Dataset[tuple[Tensor, Any]]) -> Dataset[tuple[Tensor, Any
     Raises:
         ValueError: Some images cannot be read; each is named.
     """
-    size = dataset[0][0].nbytes * len(cast(Sized, dataset))
-    if _is_read(dataset) or size > MEMORY:
+    count = len(cast(Sized, dataset))
+    if _is_read(dataset):
+        for number in range(count if isinstance(_base(dataset), Images) else 0):
+            dataset[number]
+        return dataset
+    if count * dataset[0][0].nbytes > MEMORY:
         return dataset
     return cast("Dataset[tuple[Tensor, Any]]", TensorDataset(*read_all(dataset)))
 
 
 def _is_read(dataset: Any) -> bool:
+    """Whether its images are in memory, or stay there once they were asked for."""
+    base = _base(dataset)
+    if isinstance(base, Images):
+        return len(base) * math.prod(base.image_shape) <= MOST_BYTES
+    return isinstance(base, TensorDataset)
+
+
+def _base(dataset: Any) -> Any:
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return isinstance(dataset, TensorDataset)
+    return dataset
 
 
 def _workers(dataset: Any) -> dict[str, Any]:

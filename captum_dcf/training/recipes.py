@@ -23,6 +23,9 @@ OBJECTIVES = {
     "point_likelihood": "captum_dcf.training.objectives:PointLikelihood",
     "classification": "captum_dcf.training.objectives:Classification",
     "reconstruction": "captum_dcf.training.objectives:Reconstruction",
+    "regression": "captum_dcf.training.objectives:Regression",
+    "variational": "captum_dcf.training.generative:Variational",
+    "adversarial": "captum_dcf.training.generative:Adversarial",
 }
 AUGMENTATIONS = {"shift_two_pixels": "captum_dcf.training.augment:shift_two_pixels"}
 

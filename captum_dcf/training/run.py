@@ -2,7 +2,6 @@ r"""Training by a recipe: data, a schedule from the speed of a few steps, the tr
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from captum_dcf.outputs import refuse_existing
 from captum_dcf.training.checkpoint import read_checkpoint, rounds_done
 from captum_dcf.training.finish import write_model
 from captum_dcf.training.order import in_memory
+from captum_dcf.training.processes import is_first
 from captum_dcf.training.recipes import RECIPES, Recipe
 from captum_dcf.training.schedule import Schedule, Speed, plan_epochs, plan_minutes, stretched
 from captum_dcf.training.trainer import Hardware, Job, measure_speed, optimise
@@ -215,7 +215,7 @@ def _gone_on(job: Job, asked: Mapping[str, float], checkpoint: Mapping[str, Any]
 
 def _announce(job: Job, schedule: Schedule, checkpoint: Mapping[str, Any] | None) -> None:
     """One line that says what is trained on what, and how long it will take."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         return
     shape = "×".join(str(size) for size in job.train_set[0][0].shape)
     device = "cpu" if job.hardware.accelerator == "cpu" or not torch.cuda.is_available() else "gpu"

@@ -78,7 +78,7 @@ class Watch(lightning.Callback):
         self._losses = tuple(state_dict["losses"])
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._began, self._before = time.monotonic(), self.seconds
+        self._began, self._before, self._begin = time.monotonic(), self.seconds, trainer.current_epoch
         if sys.stderr.isatty() and trainer.is_global_zero and self.trial is None:
             done = trainer.current_epoch * self.schedule.steps
             self._bar = tqdm(total=self.schedule.total_steps, initial=done, unit="step")
@@ -181,8 +181,7 @@ class Watch(lightning.Callback):
     def _say(self, done: int) -> None:
         row = {**self.rows[-1]}
         metric_name = list(row)[-1]
-        # By the time that this run has taken for its rounds.
-        left = (self.seconds / done) * (self.schedule.rounds - done)
+        left = (self.seconds - self._before) / (done - self._begin) * (self.schedule.rounds - done)
         line = f"epoch {row['epoch']:g}: loss {row['loss']:.4g}, {metric_name} {row[metric_name]:.4g}"
         line = f"{line}, {duration(self.seconds)}, {duration(left)} left"
         if self._bar is None:
