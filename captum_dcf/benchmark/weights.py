@@ -58,7 +58,8 @@ class Weights:
         """
         if not isinstance(name, str):
             raise ValueError(f"a model must be given by its name, received {name!r}")
-        model = self._loaded(name, is_generator)
+        # What is not code is what it is, and is loaded once.
+        model = self._loaded(name, is_generator and ":" in name)
         card = self.card(name)
         self.used[name] = _sha256(model) if card is None else card.sha256
         return model

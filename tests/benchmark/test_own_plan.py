@@ -166,7 +166,6 @@ def test_a_value_near_another(plan: Path, tmp_path: Path):
 
 @pytest.fixture
 def listed(plan: Path) -> Path:
-    pytest.importorskip("captum_dcf.data.images")
     files = [f"stripes/{name}/{number}.png" for name in ("first", "second", "third") for number in range(2)]
     kinds = [f"{file},{'yes' if 'third' in file else 'no'},{number // 2}.5" for number, file in enumerate(files)]
     (plan.parent / "list.csv").write_text("\n".join(["file,third,number", *kinds]), encoding="utf-8")
