@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from captum_dcf.models.registry import architecture
 from captum_dcf.search import Coordinates
 from captum_dcf.zoo import Card
 
-__all__ = ["card_of", "load_generator", "load_model", "place_of"]
+__all__ = ["card_of", "fault", "load_generator", "load_model", "place_of"]
 
 SUFFIXES = ".json", ".safetensors"
 
@@ -161,7 +162,7 @@ def _run(place: str, module: str, name: str) -> Any:
         except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
                 raise ImportError(f"no module {module!r} in {str(folder)!r} or among what is installed") from error
-            raise ValueError(_said(place, error, folder)) from error
+            raise ValueError(f"{place!r} failed in {fault(error)}") from error
         value = _named(loaded, module, name)
         if isinstance(value, nn.Module) or _is_generator(value) or not callable(value):
             return value
@@ -169,7 +170,7 @@ def _run(place: str, module: str, name: str) -> Any:
         try:
             return value()
         except (Exception, SystemExit) as error:
-            raise ValueError(_said(place, error, folder)) from error
+            raise ValueError(f"{place!r} failed in {fault(error)}") from error
 
 
 @contextmanager
@@ -218,24 +219,20 @@ def _check_no_arguments(place: str, function: Callable[..., Any]) -> None:
         ) from error
 
 
-def _said(place: str, error: BaseException, folder: Path) -> str:
-    """One line for what a user's code raised: file and line of theirs, and the exception."""
+def fault(error: BaseException) -> str:
+    r"""What a user's code raised, in one line: the file and line of theirs, and the exception."""
     if isinstance(error, SyntaxError) and error.filename:
-        where, line = error.filename, error.lineno
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if _is_below(Path(frame.filename), folder)]
-        where, line = (own or frames)[-1].filename, (own or frames)[-1].lineno
-    message = error.msg if isinstance(error, SyntaxError) else error
-    return f"{place!r} failed in {where}, line {line}: {type(error).__name__}: {message}"
+        return f"{error.filename}, line {error.lineno}: SyntaxError: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = ([one for one in frames if _is_own(Path(one.filename))] or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _is_below(path: Path, folder: Path) -> bool:
-    return (
-        path.is_relative_to(folder)
-        and not path.is_relative_to(Path(__file__).parent)
-        and ("site-packages" not in path.parts)
-    )
+def _is_own(file: Path) -> bool:
+    """Whether a file is the user's: neither Python's, nor an installed package's, nor of this one."""
+    if not file.is_file() or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    return not any(file.is_relative_to(folder) for folder in (sysconfig.get_path("stdlib"), Path(__file__).parent))
 
 
 def _is_generator(value: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captum_dcf.loading import fault
 from captum_dcf.search import Model
 from captum_dcf.search.memory import is_out_of_memory
 
@@ -71,7 +72,7 @@ class Shown:
                 raise
             return error
         except Exception as error:
-            raise ValueError(f"the model failed on {_shape(image)}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"the model failed on an image {_shape(image)} in {fault(error)}") from error
         return None
 
 

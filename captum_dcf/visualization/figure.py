@@ -19,7 +19,8 @@ from captum_dcf.visualization.notebook import NotebookFigure
 
 __all__ = ["counterfactual_figure"]
 
-INCHES = 1.15
+# Of a panel: images of more than 115 pixels are drawn larger, up to a page that can still be printed.
+INCHES, PIXELS_PER_INCH, MOST_INCHES = 1.15, 100, 2.5
 ROWS = 8
 # Rows that the bar of colours is as high as, at most.
 BAR_ROWS = 6
@@ -74,7 +75,8 @@ def counterfactual_figure(
     first = next(iter(shown.values()))
     limit = max(float(np.abs(part.difference).max()) for part in shown.values()) or 1.0
     columns = 2 + 2 * len(shown)
-    figure = NotebookFigure(figsize=(INCHES * columns + 1.2, INCHES * len(index) + 0.8), layout="constrained")
+    inches = min(max(INCHES, max(first.inputs.shape[1:3]) / PIXELS_PER_INCH), MOST_INCHES)
+    figure = NotebookFigure(figsize=(inches * columns + 1.2, inches * len(index) + 0.8), layout="constrained")
     axes = figure.subplots(len(index), columns, squeeze=False)
     grey = Normalize(*(_extremes(shown.values()) if data_range is None else data_range))
     for row, row_axes in enumerate(axes):

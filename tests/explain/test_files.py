@@ -27,6 +27,8 @@ import torch
 from torch import nn
 from toys import Rotated, RowClassifier
 
+from captum_dcf.generators import Support
+
 
 class Large(nn.Module):
     r"Takes coloured, standardised images of 32×32 only."
@@ -82,6 +84,13 @@ def silent():
 
 class Coloured(Rotated):
     image_shape = (3, 4, 4)
+
+
+def supported():
+    r"Its training images had latents of lengths from 0.2 to 1."
+    generator = rotated()
+    generator.support = Support("latent_length", (-1.0, -0.2))
+    return generator
 """
 
 
@@ -285,6 +294,20 @@ def test_folders_are_searched_for_images(tmp_path: Path, code: Path):
         "b/deep/y.png",
         "b/x.PNG",
     ]
+
+
+def test_images_that_the_generator_does_not_know_are_said_before_the_search(tmp_path: Path, code: Path, small: Path):
+    write_image(torch.zeros(1, 4, 4), tmp_path / "black.png")  # 0.5 from the middle in 16 pixels: a latent of length 2
+    arguments = [tmp_path / "black.png", small, "--target", 1, "--out", tmp_path / "out", "--max-steps", 1]
+    result = run(*arguments, *own(code, generator="supported"))
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    warned = [number for number, line in enumerate(lines) if "99 %" in line]
+    searched = [number for number, line in enumerate(lines) if "seen as" in line]
+    assert len(warned) == 1
+    assert "black.png" in lines[warned[0]]
+    assert warned[0] < min(searched)
+    assert "99 %" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_from_python(tmp_path: Path, code: Path, small: Path):
