@@ -11,13 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-__all__ = ["image_files", "image_size", "read_images", "write_image"]
+__all__ = ["read_images", "write_image"]
 
 MODES = {1: "L", 3: "RGB"}
-# Of the files in a folder those that are images, as torchvision's ImageFolder has it.
-SUFFIXES = ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
-# The tag of Exif that says how an image is turned.
-ORIENTATION = 0x0112
 
 
 def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tensor:
@@ -33,45 +29,6 @@ def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tens
             transparent pixels, or one whose values have no known range.
     """
     return torch.stack([_read(Path(path), *image_shape) for path in paths])
-
-
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    r"""The files of some paths, in their order; of a folder all image files in it and below, by name.
-
-    Raises:
-        FileNotFoundError: There is nothing at a path.
-        ValueError: There is no image file in a folder, or no path at all.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            if not path.is_file():
-                raise FileNotFoundError(f"no image file at {str(path)!r}")
-            found.append(path)
-            continue
-        # Hidden files are not meant: those of macOS beside an image, "._a.png", end like it.
-        inside = [one for one in path.rglob("[!.]*") if one.suffix.lower() in SUFFIXES and one.is_file()]
-        if not inside:
-            raise ValueError(f"no image file in the folder {str(path)!r}, nor below it")
-        found += sorted(inside)
-    if not found:
-        raise ValueError("there must be at least one image, received none")
-    return found
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    r"""Height and width of an image file as it is seen, upright.
-
-    Raises:
-        ValueError: The file is no image.
-    """
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            # The values 5 to 8 turn it by a quarter.
-            return (width, height) if file.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
-    except Exception as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
 
 
 def write_image(image: Tensor, path: str | Path) -> None:
