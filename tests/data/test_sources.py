@@ -79,7 +79,7 @@ def test_the_helix_is_a_source():
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        (("cifar",), r"'cifar'.*\['folder', 'helix', 'mnist'\]"),
+        (("cifar",), r"'cifar'.*\['folder', 'helix', 'images', 'mnist'\]"),
         (("mnist", None, "all"), "'all'"),
         (("mnist", None, None), "None"),
         (("mnist", None, "test", (1, 32, 32)), r"\(1, 32, 32\)"),
