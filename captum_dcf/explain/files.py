@@ -10,9 +10,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import nn
 
-from captum_dcf.data.files import image_files, image_size, read_images
+from captum_dcf.data.files import open_image, read_images
 from captum_dcf.explain.case import Case
-from captum_dcf.explain.places import checked_device, generator_and_shape, model_and_names
+from captum_dcf.explain.places import checked_device, generator_and_shape, image_files, model_and_names
 from captum_dcf.explain.question import Question
 from captum_dcf.explain.report import Row, as_csv, as_markdown, line, printable, summary
 from captum_dcf.explain.shown import Normalize, fitted
@@ -58,7 +58,7 @@ def explain_files(
     size: all of them, or none where something fails.
 
     Args:
-        paths: Image files, and folders of them, see :func:`captum_dcf.data.files.image_files`.
+        paths: Image files, and folders of them, see :func:`captum_dcf.explain.places.image_files`.
         out: Folder to write to; made if there is none.
         model: Classifier or regressor, see :func:`captum_dcf.loading.load_model`. It is shown pixels from 0 to 1.
         generator: Generator, see :func:`captum_dcf.loading.load_generator`.
@@ -105,7 +105,8 @@ def explain_files(
     images, bounds = read_images(files, shape).to(place), coordinates.data_range
     images = images if bounds is None else bounds[0] + (bounds[1] - bounds[0]) * images
     shown = fitted(function, images[:1], bounds, normalize, model_size)
-    case = Case(question, shown, coordinates, files, [image_size(path) for path in files], images, output)
+    sizes = [(image.height, image.width) for image in map(open_image, files)]
+    case = Case(question, shown, coordinates, files, sizes, images, output)
     case.check()
     pictures = [f"{stem}-{question.suffix}.png" for stem in _different([path.stem for path in files])]
     with new_files(Path(out), [RESULT, PICTURE, TABLE, REPORT, *pictures], files, overwrite) as folder:

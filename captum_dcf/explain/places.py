@@ -1,8 +1,9 @@
-r"""What is explained and in which coordinates, by name: models, generators, and what is known of them."""
+r"""What is explained, with what: image files, models and generators by name, and what is known of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,29 @@ from captum_dcf.loading import card_of, load_generator, load_model
 from captum_dcf.models.registry import architecture
 from captum_dcf.zoo import Card
 
-__all__ = ["checked_device", "generator_and_shape", "model_and_names"]
+__all__ = ["checked_device", "generator_and_shape", "image_files", "model_and_names"]
+
+# Of the files in a folder those that are images.
+SUFFIXES = ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
+
+
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
+    r"""The files of some paths, in their order; of a folder all image files in it and below, by name.
+
+    Raises:
+        FileNotFoundError: There is nothing at a path, or no image file in a folder.
+        ValueError: There is no path at all.
+    """
+    if not paths:
+        raise ValueError("there must be at least one image, received none")
+    found: list[Path] = []
+    for path in map(Path, paths):
+        # Hidden files are not meant: those of macOS beside an image, "._a.png", end like it.
+        inside = [one for one in path.rglob("[!.]*") if one.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
+        if not inside:
+            raise FileNotFoundError(f"no image file in the folder {str(path)!r} or below it; accepted are {SUFFIXES}")
+        found += sorted(one for one in inside if one.is_file() or one is path)
+    return found
 
 
 def generator_and_shape(place: str) -> tuple[Any, tuple[int, int, int]]:
