@@ -194,15 +194,11 @@ class Case:
         if support is None:
             return []
         _, values = plausibility(self.generator, self.images)
-        what = "log q is below" if support.of == "log_prob" else "its latent is longer than"
-        than = (
-            "that of 99 % of the training images"
-            if support.of == "log_prob"
-            else "those of 99 % of the training images"
-        )
+        is_density = support.of == "log_prob"
+        what = "log q is below that of" if is_density else "its latent is longer than those of"
         return [
-            f"{printable(str(path))}: {what} {than}: the generator does not know such images. Is it a photo of another "
-            "kind, or dark on light where it learned light on dark?"
+            f"{printable(str(path))}: {what} 99 % of the training images: the generator does not know such images. Is "
+            "it a photo of another kind, or dark on light where it learned light on dark?"
             for path, percentile in zip(self.files, support.percentile(values).tolist())
             # Written so that NaN is unusual, too.
             if not percentile >= UNUSUAL

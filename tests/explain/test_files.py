@@ -50,6 +50,16 @@ def large():
     return Large()
 
 
+def shares():
+    rows = RowClassifier()
+    return lambda x: rows(x).softmax(1)
+
+
+def one_logit():
+    rows = RowClassifier()
+    return lambda x: rows(x)[:, 1:2] - rows(x)[:, :1]
+
+
 def any_size():
     rows = RowClassifier()
     return lambda x: rows(nn.functional.adaptive_avg_pool2d(x, 4))
@@ -237,6 +247,18 @@ def test_a_generator_of_another_range(tmp_path: Path, code: Path, small: Path):
     with torch.no_grad():
         score = RowClassifier()(found[None, None]).softmax(1)[0, 1]
     assert float(score) == pytest.approx(float(saved.end_scores[0]), abs=0.05)
+
+
+@pytest.mark.parametrize("model", ["shares", "one_logit"])
+def test_probabilities_and_one_logit_are_told_by_themselves(tmp_path: Path, code: Path, small: Path, model: str):
+    result = run(small, "--target", 1, "--out", tmp_path / "out", *own(code, model))
+    assert result.exit_code == 0, result.output
+    saved = Counterfactual.load(tmp_path / "out" / "counterfactuals.safetensors")
+    assert saved.reached.all()
+    with torch.no_grad():
+        logits = RowClassifier()(saved.counterfactuals)
+    expected = logits.softmax(1)[0, 1] if model == "shares" else (logits[0, 1] - logits[0, 0]).sigmoid()
+    assert float(saved.end_scores[0]) == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_values_are_said_in_their_unit(tmp_path: Path, code: Path, small: Path):
