@@ -58,24 +58,82 @@ def demo(out: Path, per_class: int, overwrite: bool) -> None:
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--target", required=True, type=int, help="The class to reach.")
+@click.option("--target", help="The class to reach, by number or name; with a value the number of its output.")
+@click.option("--leave", is_flag=True, help="Reach any class but the one that the model sees.")
+@click.option("--at-least", type=float, help="A value to reach: so much or more.")
+@click.option("--at-most", type=float, help="A value to reach: so much or less.")
+@click.option("--near", type=float, help="A value to reach, to within --tolerance.")
+@click.option("--tolerance", type=float, default=0.05, show_default=True, help="For --near, in the model's unit.")
 @click.option("--out", required=True, type=FOLDER, help="Folder to write to.")
-@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier: a name of the zoo, or DIR/NAME.")
-@click.option("--generator", default="mnist-glow", show_default=True, help="Generator: a name of the zoo, or DIR/NAME.")
+@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier or regressor, see below.")
+@click.option("--generator", default="mnist-glow", show_default=True, help="Generator, see below.")
+@click.option("--labels", default="", help='Names of the classes in their order, such as "not blond,blond".')
+@click.option("--unit", default="output", show_default=True, help="Of values, such as nuclei.")
+@click.option("--confidence", type=float, help="Λ: a class counts as reached above this probability.  [default: 0.99]")
+@click.option("--normalize", help='What the model expects: imagenet, or "mean;deviation" of one or three numbers each.')
+@click.option("--model-size", type=click.IntRange(min=1), help="Height and width of images that the model expects.")
+@click.option(
+    "--output",
+    type=click.Choice(["logits", "probabilities", "binary_logit"]),
+    help="What the model gives of classes; by default told by its shape and values.",
+)
+@click.option("--max-steps", type=click.IntRange(min=0), help="Most steps of one image.")
+@click.option("--device", default="cpu", show_default=True, help="Where to search: cpu, cuda or mps.")
 @click.option("--overwrite", is_flag=True, help="Replace files of an earlier call, but never IMAGES.")
-def explain(images: tuple[Path, ...], target: int, out: Path, model: str, generator: str, overwrite: bool) -> None:
-    r"""Say what would have to change in image files (IMAGES) for the model to see TARGET.
+def explain(
+    images: tuple[Path, ...],
+    out: Path,
+    at_least: float | None,
+    at_most: float | None,
+    near: float | None,
+    tolerance: float,
+    labels: str,
+    normalize: str | None,
+    **options: Any,
+) -> None:
+    r"""Say what would have to change in image files (IMAGES, or folders of them) for the model to see the target.
 
-    Files are made grey and resized, not cropped, to the model's images: for mnist-cnn 28×28, white digits on black. Of
-    a file with several frames the first is taken. DIR/NAME is a model that `captum-dcf train NAME --out DIR` wrote.
+    Images are made grey or coloured and resized, not cropped, for the generator: for mnist-glow 28×28, white digits on
+    black. The change is added back at the size of the file. Of a file with several frames the first is taken.
 
-    Said of each are what the model sees, how the search ended, the probability of TARGET, and how likely the image and
-    its counterfactual are to the generator: of digits about 3,700 nats, of what is far below it knows nothing.
+    \b
+    --model and --generator name one of
+      my.py:net, package.module:net   your own: net() returns the model, a module
+                                      of torch or a function. This runs your code.
+      DIR/NAME, DIR/                  what captum-dcf train wrote into DIR
+      mnist-cnn, mnist-glow           a model of the zoo
+
+    A model is shown pixels from 0 to 1, at the generator's size where it takes that: if it takes any size, but was
+    trained at one, say --model-size. One that gives a single probability is asked for a value: --at-least 0.99.
+
+    Said of each image are what the model sees, how the search ended, the probability of the target or the value, and of
+    how many per cent of the training images log q is lower: of what is near 0 the generator knows nothing.
     """
-    from captum_dcf.explain import explain_files
+    given = [option for option in (at_least, at_most, near) if option is not None]
+    asks_for_class = options["target"] is not None and not given
+    if len(given) + options["leave"] + asks_for_class != 1:
+        raise click.UsageError("say what to reach, one of --target, --leave, --at-least, --at-most and --near")
 
-    click.echo(explain_files(images, target, out, model, generator, overwrite))
-    click.echo(f"picture: {out / 'counterfactuals.png'}")
+    from captum_dcf.explain import explain_files
+    from captum_dcf.explain.shown import parse_normalize
+    from captum_dcf.search import AtLeast, AtMost, Goal, Near
+
+    value: Goal | None = None
+    if given:
+        at = given[0]
+        value = AtLeast(at) if at_least is not None else AtMost(at) if at_most is not None else Near(at, tolerance)
+    lines = explain_files(
+        images,
+        out,
+        value=value,
+        labels=[name.strip() for name in labels.split(",")] if labels else (),
+        normalize=None if normalize is None else parse_normalize(normalize),
+        show_progress=is_terminal(),
+        say=click.echo,
+        **options,
+    )
+    click.echo(lines)
+    click.echo(f"picture: {out / 'counterfactuals.png'}, report: {out / 'report.md'}")
 
 
 @main.command()

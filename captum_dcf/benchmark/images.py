@@ -112,9 +112,8 @@ def _checked_arguments(table: Mapping[str, Any], root: str | Path | None) -> dic
     """What is the source's own in a table, all of which is checked."""
     if "source" not in table:
         raise ValueError(f"data must say a source, received {dict(table)}")
-    of_source = list(
-        inspect.signature(registry.imported(registry.find(SOURCES, table["source"], "source").open)).parameters
-    )[3:]
+    opener = registry.imported(registry.find(SOURCES, table["source"], "source").open)
+    of_source = list(inspect.signature(opener).parameters)[3:]
     unknown = sorted(set(table) - {*KNOWN, *of_source})
     if unknown:
         accepted = ", ".join([*KNOWN[1:], *of_source])

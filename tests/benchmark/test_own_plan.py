@@ -11,8 +11,6 @@ import torch
 from captum_dcf.benchmark import read_plan, run
 from captum_dcf.data.files import write_image
 
-pytest.importorskip("captum_dcf.loading")
-
 CODE = """
 import torch
 from toys import Rotated, RowClassifier
@@ -139,6 +137,19 @@ def test_other_weights_of_the_users_are_another_run(plan: Path, tmp_path: Path):
         run(read_plan(plan), out)
 
 
+def test_parameters_that_come_from_elsewhere_are_known_by_their_values(plan: Path):
+    code, weights = plan.parent / "code" / "my.py", plan.parent / "weights.pt"
+    loaded = (
+        f"    rows = RowClassifier()\n    rows.register_buffer('scale', torch.load({str(weights)!r}))\n    return rows"
+    )
+    changed(code, ("    return RowClassifier()", loaded))
+    hashes = []
+    for value in (1.0, 2.0, 1.0):
+        torch.save(torch.tensor(value), weights)
+        hashes.append(read_plan(plan).settings["weights"]["code/my.py:net"])
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
 def test_a_model_of_one_logit(plan: Path, tmp_path: Path):
     changed(
         plan, ("my.py:net", "my.py:binary"), ('reach = "third"', "reach = 1"), ('"first", "third"', '"first", "second"')
@@ -162,3 +173,39 @@ def test_a_value_near_another(plan: Path, tmp_path: Path):
     assert {row["found"] for row in ours if row["already_there"] == "False"} == {"True"}
     assert [float(row["target"]) for row in ours] == pytest.approx([0.3] * len(ours))
     assert "goal near 0.3, tolerance 0.02" in (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def listed(plan: Path) -> Path:
+    files = [f"stripes/{name}/{number}.png" for name in ("first", "second", "third") for number in range(2)]
+    kinds = [f"{file},{'yes' if 'third' in file else 'no'},{number // 2}.5" for number, file in enumerate(files)]
+    (plan.parent / "list.csv").write_text("\n".join(["file,third,number", *kinds]), encoding="utf-8")
+    data = 'source = "images"\nroot = "list.csv"\nholdout = 0.5\nreferences = "list.csv"\n'
+    old = 'source = "folder"\nroot = "stripes"\nreferences = "stripes"\n'
+    return changed(plan, (old, data), ('classes = ["first", "third"]\n', 'column = "third"\n'))
+
+
+def test_a_table_of_files_and_the_images_that_are_held_out(listed: Path):
+    changed(listed, ('reach = "third"', 'reach = "yes"'))
+    plan = read_plan(listed)
+    assert 0 < plan.length < 6
+    assert plan.class_names == {0: "no", 1: "yes"}
+    assert plan.goal(torch.tensor([0])).label.tolist() == [1]
+
+
+def test_other_labels_are_another_run(listed: Path):
+    changed(listed, ('reach = "third"', 'reach = "yes"'))
+    before = read_plan(listed).settings["files"]
+    table_of_files = listed.parent / "list.csv"
+    changed(table_of_files, (",no", ",maybe"))
+    assert read_plan(changed(listed, ('reach = "yes"', 'reach = "maybe"'))).settings["files"] == before
+    changed(table_of_files, ("first/0.png,maybe", "first/0.png,yes"), ("first/1.png,maybe", "first/1.png,yes"))
+    changed(table_of_files, ("second/0.png,maybe", "second/0.png,yes"))
+    assert read_plan(listed).settings["files"] != before
+
+
+def test_labels_that_are_values_have_no_names(listed: Path):
+    changed(listed, ('{ reach = "third" }', "{ shift = 0.5 }"), ("confidences = [0.6]\n", ""), ('"third"', '"number"'))
+    plan = read_plan(listed)
+    assert plan.class_names == {}
+    assert plan.goal(torch.tensor([1.5])).value.tolist() == [2.0]
