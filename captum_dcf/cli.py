@@ -190,19 +190,40 @@ def train(what: str, data: Path | None, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("data", type=click.Choice(["mnist"]))
-@click.option(
-    "--root", type=FOLDER, help="Folder with the whole data set (torchvision's); the bundled digits otherwise."
-)
+@click.argument("data", type=click.Choice(["mnist", "celeba", "chexpert"]))
+@click.option("--root", type=FOLDER, help="Folder of the data set; for mnist the bundled digits otherwise.")
+@click.option("--weights", type=FOLDER, help="Folder of the models that the recipes of the data set have trained.")
 @click.option("--out", required=True, type=FOLDER, help="Folder to write to.")
-@click.option("--source", default=4, show_default=True, type=click.IntRange(0, 9), help="Class that is searched from.")
-@click.option("--target", default=9, show_default=True, type=click.IntRange(0, 9), help="Class to reach.")
-@click.option("--images", type=click.IntRange(min=1), help="Search only so many images, for a trial.")
-def reproduce(data: str, root: Path | None, out: Path, source: int, target: int, images: int | None) -> None:
-    r"""Make the paper's tables for MNIST again: IM1, distances, oracles, neighbours, beside the published figures."""
-    from captum_dcf.benchmark.reproduce import reproduce_mnist
+@click.option("--source", type=click.IntRange(0, 9), help="Class of mnist that is searched from.  [default: 4]")
+@click.option("--target", type=click.IntRange(0, 9), help="Class of mnist to reach.  [default: 9]")
+@click.option("--images", type=click.IntRange(min=1), help="Search only so many images; 500 but for mnist.")
+@click.option("--device", default="cpu", show_default=True, help="Where to search: cpu, cuda or mps.")
+def reproduce(
+    data: str,
+    root: Path | None,
+    weights: Path | None,
+    out: Path,
+    source: int | None,
+    target: int | None,
+    images: int | None,
+    device: str,
+) -> None:
+    r"""Make the paper's tables again: IM1, distances, oracles, neighbours and rivals, beside the published figures.
 
-    click.echo(reproduce_mnist(out, root, source, target, images, show_progress=True))
+    For mnist all there is to it is bundled. celeba and chexpert are offered by their owners, and their models are
+    trained first: `captum-dcf train celeba-glow --root ROOT --out WEIGHTS`, and so on.
+    """
+    from captum_dcf.benchmark.reproduce import reproduce_mnist, reproduce_trained
+
+    if data == "mnist":
+        if weights is not None:
+            raise click.UsageError(f"--weights is for celeba and chexpert, received {str(weights)!r} for mnist")
+        source, target = 4 if source is None else source, 9 if target is None else target
+        click.echo(reproduce_mnist(out, root, source, target, images, device, show_progress=True))
+        return
+    if source is not None or target is not None:
+        raise click.UsageError(f"--source and --target are for mnist, received {source} and {target} for {data}")
+    click.echo(reproduce_trained(data, out, root, weights, images or 500, device, show_progress=True))
 
 
 @main.command()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from captum_dcf.attr import CounterfactualAttribution
 from captum_dcf.benchmark.case import Explain, Metric, Outcome
-from captum_dcf.benchmark.comparison import Expectation
+from captum_dcf.benchmark.comparison import Expectation, PublishedAre
 from captum_dcf.benchmark.goals import GoalOf
 from captum_dcf.generators import Generator
 from captum_dcf.search import Goal, ReachClass
@@ -70,6 +70,7 @@ class Plan:
         class_names: Names of classes by label; the table says them in the place of labels.
         title: For the report.
         published: Published figures, to be shown below those measured, by metric and method.
+        published_are: What these are, ``"means"`` or ``"medians"``.
         expected: Orders of the methods that are expected, to be compared with those measured.
         shard_size: Images that are read, searched and written together.
         seed: What random metrics and methods draw with.
@@ -100,6 +101,7 @@ class Plan:
     class_names: Mapping[int, str] = field(default_factory=dict)
     title: str = "Benchmark"
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    published_are: PublishedAre = "means"
     expected: Sequence[Expectation] = ()
     shard_size: int = 32
     seed: int = 0
@@ -111,6 +113,8 @@ class Plan:
         _check_metrics(self.metrics)
         _check_count("shard_size", self.shard_size, 1)
         _check_goal(self.goal)
+        if self.published_are not in get_args(PublishedAre):
+            raise ValueError(f"published_are must be 'means' or 'medians', received {self.published_are!r}")
         _check_count("seed", self.seed, 0)
         if not hasattr(self.images, "__len__") or not hasattr(self.images, "__getitem__"):
             raise TypeError(f"images must be a map-style dataset with a length, received {type(self.images).__name__}")

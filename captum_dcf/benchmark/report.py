@@ -44,7 +44,7 @@ def write_report(folder: ShardFolder, plan: Plan, summaries: Sequence[MethodSumm
         write_csv(file, list(records[0]), records)
     tables = _tables(summaries, plan)
     if plan.published or plan.expected:
-        tables += comparison_tables(summaries, plan.published, plan.expected)
+        tables += comparison_tables(summaries, plan.published, plan.expected, plan.published_are)
     facts, errors = [_facts(folder.settings()), LEGEND], _errors(folder.rows(shards))
     write_whole(folder.path / "report.md", _markdown(plan.title, facts, tables, errors))
     write_whole(folder.path / "report.html", _html(plan.title, facts, tables, errors))

@@ -29,7 +29,8 @@ from captum_dcf.search.model import OUTPUT_KINDS
 __all__ = ["bundled", "make_plan", "read_plan", "read_table"]
 
 REQUIRED = ("model", "generators", "goal", "data", "methods", "metrics")
-KNOWN = (*REQUIRED, "title", "output", "confidences", "shard_size", "seed", "weights", "published", "expected")
+OPTIONAL = ("title", "output", "confidences", "shard_size", "seed", "weights", "published", "published_are", "expected")
+KNOWN = (*REQUIRED, *OPTIONAL)
 
 
 def read_plan(
@@ -137,6 +138,7 @@ def make_plan(
         class_names={} if _are_numbers(data.class_names) else data.class_names,
         title=said["title"],
         published=said.get("published", {}),
+        published_are=said.get("published_are", "means"),
         expected=[_expectation(one, name) for one in said.get("expected", [])],
         shard_size=said["shard_size"],
         seed=said["seed"],

@@ -194,6 +194,7 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
         ('root = "images"', "root = 3", "root of the data must be a string, received 3"),
         ("[metrics.l2_input]", "[expected]\na = 1\n[metrics.l2_input]", "expected must be a list of tables"),
         ("[metrics.l2_input]", '[[expected]]\nmetric = "l1"\n[metrics.l2_input]', "expected must say metric, greater"),
+        ("[data]", 'published_are = "modes"\n[data]', "'means' or 'medians', received 'modes'"),
         (
             "[metrics.l2_input]",
             "[published]\nl1 = 3\n[metrics.l2_input]",
