@@ -11,7 +11,7 @@ from pathlib import Path
 from captum_dcf.data.images import Images
 from captum_dcf.data.published import Published, unknown_name
 
-__all__ = ["CELEBA", "CelebA", "names_of_split", "open_celeba", "read_attribute", "read_pairs"]
+__all__ = ["CELEBA", "CelebA", "names_of_split", "open_celeba", "read_attribute", "read_pairs", "text_lines"]
 
 CELEBA = Published("CelebA", "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html")
 IMAGE_SHAPE = (3, 64, 64)
@@ -70,17 +70,18 @@ def read_attribute(path: Path, attribute: str) -> dict[str, int]:
     Raises:
         ValueError: There is no such attribute, or the file is damaged; the line is named.
     """
-    lines = _rows(path)
+    lines = text_lines(path)
     if len(lines) < 3:
         raise ValueError(f"{path} must hold the number of images, the names of attributes, and a line per image")
-    count, names, *rows = lines
+    count, names = lines[0], lines[1].split()
     if attribute not in names:
         raise unknown_name("attribute", attribute, names)
-    if [str(len(rows))] != count:
-        raise ValueError(f"{path} is damaged: its first line says {' '.join(count)} images, and {len(rows)} follow")
+    if count.strip() != str(len(lines) - 2):
+        raise ValueError(f"{path} is damaged: its first line says {count.strip()} images, and {len(lines) - 2} follow")
     column = 1 + names.index(attribute)
     labels = {}
-    for number, row in enumerate(rows, 3):
+    for number, line in enumerate(lines[2:], 3):
+        row = line.split()
         if len(row) != 1 + len(names) or row[column] not in ("1", "-1"):
             raise ValueError(
                 f"{path}, line {number}: expected an image and {len(names)} times 1 or -1, received "
@@ -97,7 +98,8 @@ def read_pairs(path: Path) -> dict[str, str]:
         ValueError: A line has another number of cells; it is named.
     """
     pairs = {}
-    for number, row in enumerate(_rows(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
+        row = line.split()
         if len(row) != 2:
             raise ValueError(f"{path}, line {number}: expected an image and its value, received {row}")
         pairs[row[0]] = row[1]
@@ -122,9 +124,14 @@ def names_of_split(names: Iterable[str], partition: dict[str, str], split: str |
     return [name for name in names if partition[name] == SPLITS[split]]
 
 
-def _rows(path: Path) -> list[list[str]]:
+def text_lines(path: Path) -> list[str]:
+    r"""The lines of a text that are not empty.
+
+    Raises:
+        ValueError: The file is no text.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is damaged, it is no text: {error}") from error
-    return [line.split() for line in text.splitlines() if line.strip()]
+    return [line for line in text.splitlines() if line.strip()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captum_dcf.data.celeba import names_of_split, read_attribute, read_pairs
+from captum_dcf.data.celeba import names_of_split, read_attribute, read_pairs, text_lines
 from captum_dcf.data.images import Images
 from captum_dcf.data.listing import held_out_groups
 from captum_dcf.data.published import Published, unknown_name
@@ -72,7 +72,7 @@ def open_celeba_hq(
 
 def _originals(path: Path) -> dict[str, str]:
     """By image the image of CelebA that it was made of."""
-    header, *rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [[]]
+    header, *rows = [line.split() for line in text_lines(path)] or [[]]
     if header != MAPPING_HEADER:
         raise ValueError(f"{path} must begin with {' '.join(MAPPING_HEADER)}, received {' '.join(header)!r}")
     for number, row in enumerate(rows, 2):

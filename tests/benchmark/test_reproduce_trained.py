@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from layouts import write_celeba
 
+from captum_dcf.benchmark.images import open_data
 from captum_dcf.benchmark.reproduce import PLANS, reproduce_trained
 from captum_dcf.benchmark.toml import read_table
 from captum_dcf.cli import main
@@ -134,3 +135,13 @@ def test_its_models_are_those_of_the_recipes(data: str):
             assert {one["greater"], one["smaller"]} <= set(table["methods"])
         for by_method in table["published"].values():
             assert set(by_method) <= set(table["methods"])
+
+
+def test_a_plan_names_the_attribute(tmp_path: Path):
+    write_celeba(tmp_path)
+    table = {"source": "celeba", "split": "train", "attribute": "Smiling", "classes": ["Smiling"]}
+    data = open_data(table, tmp_path, tmp_path, SHAPE)
+    assert [label for _, label in (data.images[place] for place in range(3))] == [1, 1, 1]
+    assert data.class_names == {0: "not Smiling", 1: "Smiling"}
+    with pytest.raises(ValueError, match=r"attribute.*'colour'"):
+        open_data({"source": "celeba", "colour": "blond"}, tmp_path, tmp_path, SHAPE)

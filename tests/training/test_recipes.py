@@ -74,7 +74,7 @@ def test_the_paper_s_models_take_their_images(name: str):
     objectives = pytest.importorskip("captum_dcf.training.objectives")
     recipe = RECIPES[name]
     if name.endswith("-glow"):
-        # The same without most of its fifty million weights.
+        # The same without most of its weights.
         small = {**recipe.arguments, "steps": [1] * 4, "hidden_channels": [2] * 4}
         recipe = replace(recipe, arguments=small)
     model = imported(architecture(recipe.architecture).build)(**recipe.arguments).eval()
