@@ -170,7 +170,8 @@ def train(what: str, data: Path | None, out: Path, **options: Any) -> None:
     per class, or a CSV file that names them. Sizes of the model follow from the images; --argument 'steps=[8,8,8]'
     says another.
 
-    RECIPE is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae, mnist-ae-0 to mnist-ae-9, helix-flow or helix-classifier.
+    RECIPE is mnist-glow, mnist-cnn, mnist-oracle, mnist-ae, mnist-ae-0 to mnist-ae-9, helix-flow or helix-classifier,
+    or celeba-glow, -cnn, -oracle, -ae, -ae-0, -ae-1, and the same of chexpert, the paper's, on --data of their owners.
     For MNIST --data is a folder of torchvision, which torchvision.datasets.MNIST(DATA, download=True) fills.
 
     The same command goes on after Ctrl-C or a kill. Going on with more --minutes or --epochs stretches the schedule of
