@@ -31,7 +31,7 @@ class Weights:
         device: Where models are to be.
 
     Attributes:
-        used: SHA-256 of the weights asked for so far, by name; of code of the user's, that of its parameters.
+        used: SHA-256 of the weights asked for so far, by name; of a user's own model that of its code and parameters.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -61,7 +61,7 @@ class Weights:
         # What is not code is what it is, and is loaded once.
         model = self._loaded(name, is_generator and ":" in name)
         card = self.card(name)
-        self.used[name] = _sha256(model) if card is None else card.sha256
+        self.used[name] = self._sha256(name, model) if card is None else card.sha256
         return model
 
     def card(self, name: str) -> zoo.Card | None:
@@ -114,13 +114,13 @@ class Weights:
         file, _, function = name.rpartition(":")
         return f"{self.base / file}:{function}" if file.endswith(".py") else name
 
-
-def _sha256(model: Any) -> str:
-    """Of parameters and buffers; empty for a function, which may have any."""
-    if not isinstance(model, nn.Module):
-        return ""
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    return hashlib.sha256(tensors_to_bytes(state)).hexdigest()
+    def _sha256(self, name: str, model: Any) -> str:
+        """Of a user's file of code, and of the parameters and buffers that it gives a model."""
+        file = name.rpartition(":")[0]
+        code = (self.base / file).read_bytes() if file.endswith(".py") else b""
+        state = model.state_dict() if isinstance(model, nn.Module) else {}
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        return hashlib.sha256(code + tensors_to_bytes(tensors)).hexdigest()
 
 
 class AsLogits(nn.Module):

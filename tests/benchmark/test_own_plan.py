@@ -11,8 +11,6 @@ import torch
 from captum_dcf.benchmark import read_plan, run
 from captum_dcf.data.files import write_image
 
-pytest.importorskip("captum_dcf.loading")
-
 CODE = """
 import torch
 from toys import Rotated, RowClassifier
@@ -137,6 +135,19 @@ def test_other_weights_of_the_users_are_another_run(plan: Path, tmp_path: Path):
     changed(plan.parent / "code" / "my.py", ("return RowClassifier()", other))
     with pytest.raises(ValueError, match=r"my\.py:net"):
         run(read_plan(plan), out)
+
+
+def test_parameters_that_come_from_elsewhere_are_known_by_their_values(plan: Path):
+    code, weights = plan.parent / "code" / "my.py", plan.parent / "weights.pt"
+    loaded = (
+        f"    rows = RowClassifier()\n    rows.register_buffer('scale', torch.load({str(weights)!r}))\n    return rows"
+    )
+    changed(code, ("    return RowClassifier()", loaded))
+    hashes = []
+    for value in (1.0, 2.0, 1.0):
+        torch.save(torch.tensor(value), weights)
+        hashes.append(read_plan(plan).settings["weights"]["code/my.py:net"])
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_a_model_of_one_logit(plan: Path, tmp_path: Path):
