@@ -45,7 +45,7 @@ def test_sub_folders_named_by_numbers_are_their_labels(tmp_path: Path):
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path):
-    draw(tmp_path / "faces", "b.PNG", "a.png", ".hidden.png")
+    draw(tmp_path / "faces", "b.PNG", "a.png", ".hidden.png", ".thumbnails/a.png")
     (tmp_path / "faces" / "notes.txt").write_text("no image")
     dataset = open_images(tmp_path / "faces", None, SHAPE)
     assert (names(dataset), dataset.targets, dataset.classes) == (["a.png", "b.PNG"], [0, 0], ("faces",))

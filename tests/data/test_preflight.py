@@ -135,6 +135,17 @@ def test_the_same_content_on_both_sides_or_with_two_labels_is_a_warning(tmp_path
     assert all("a.png" in warning and "c.bmp" in warning for warning in found)
 
 
+def test_images_of_other_shapes_are_not_the_same(tmp_path: Path):
+    paint(tmp_path / "train" / "cat" / "a.png", np.full((4, 4), 99))
+    paint(tmp_path / "test" / "cat" / "b.png", np.full((2, 8), 99))
+    assert not any("same image" in warning for warning in check_images(tmp_path).warnings)
+
+
+def test_numbers_that_are_no_class_are_named(tmp_path: Path):
+    found = [warning for warning in check_images(of_classes(tmp_path, "1", "3")).warnings if "classes" in warning]
+    assert found == ["classes without images: 0; 2"]
+
+
 def test_one_group_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"1 images.*'a\.png'.*two groups"):
         check_images(draw(tmp_path, "a.png"))
