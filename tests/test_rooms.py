@@ -105,8 +105,8 @@ def test_context_imports_torch_only():
     assert not wrong, list(map(str, wrong))
 
 
-def test_generators_import_no_other_room_but_context():
-    rooms = "captum_dcf.generators", "captum_dcf.context"
+def test_generators_import_no_other_room_but_context_and_the_support_of_a_search():
+    rooms = "captum_dcf.generators", "captum_dcf.context", "captum_dcf.search.support"
     wrong = [
         one
         for one in of_room("generators")

@@ -6,11 +6,20 @@ from .autoencoder import AutoencoderGenerator
 from .base import Generator
 from .checkpointed import Checkpointed
 from .pixels import Pixels
+from .support import Support, measure_support
 
 if TYPE_CHECKING:
     from .flow import NormalizingFlowGenerator
 
-__all__ = ["AutoencoderGenerator", "Checkpointed", "Generator", "NormalizingFlowGenerator", "Pixels"]
+__all__ = [
+    "AutoencoderGenerator",
+    "Checkpointed",
+    "Generator",
+    "NormalizingFlowGenerator",
+    "Pixels",
+    "Support",
+    "measure_support",
+]
 
 
 def __getattr__(name: str) -> Any:

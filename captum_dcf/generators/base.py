@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_dcf.search.support import Support
+
 __all__ = ["Generator"]
 
 
@@ -24,6 +26,8 @@ class Generator(nn.Module, ABC):
         free: The coordinates that a search may move, a slice or an int64 index of the D; all of them by default.
         data_range: Least and greatest pixel value, or None where pixels have no bounds. A search clamps what it decodes
             to this range before it asks the classifier.
+        support: How plausible the training images are to the generator, see
+            :func:`~captum_dcf.generators.measure_support`; None where nobody has measured it. A search stays within.
 
     Examples:
         >>> class Halved(Generator):
@@ -40,6 +44,7 @@ class Generator(nn.Module, ABC):
     exact: bool = False
     free: slice | Tensor = slice(None)
     data_range: tuple[float, float] | None = None
+    support: Support | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
