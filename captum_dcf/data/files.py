@@ -100,7 +100,6 @@ def _eight_bit(file: Image.Image) -> Image.Image:
     has_16_bits = file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG")
     if file.mode in ("I", "F") and not has_16_bits:
         raise ValueError(f"it holds {file.mode!r} values of unknown range, save it with 8 or 16 bits")
-    file.load()  # This turns a TIFF upright by itself.
     image = ImageOps.exif_transpose(file)
     if not has_16_bits:
         return image

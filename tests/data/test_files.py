@@ -78,7 +78,8 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
-    "name", ["cmyk.tiff", "cmyk.jpg", "palette.png", "palette.gif", "opaque.png", "alpha palette.tiff"]
+    "name",
+    ["cmyk.tiff", "cmyk.jpg", "palette.png", "palette.gif", "opaque.png", "alpha palette.tiff", "palette, opaque.png"],
 )
 def test_colours_are_read_however_they_are_stored(tmp_path: Path, name: str):
     mode = {"cmyk": "CMYK", "opaque": "RGBA"}.get(name.split(".")[0], "RGB")
@@ -87,7 +88,8 @@ def test_colours_are_read_however_they_are_stored(tmp_path: Path, name: str):
         image = image.quantize(256)
     if "alpha" in name:
         image = image.convert("PA")
-    image.save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name.endswith("jpg") else {}))
+    said = {"cmyk.jpg": {"quality": 100, "subsampling": 0}, "palette, opaque.png": {"transparency": b"\xff" * 256}}
+    image.save(tmp_path / name, **said.get(name, {}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read, grey = open_image(tmp_path / name), read_images([tmp_path / name], (1, 6, 8))
@@ -186,3 +188,6 @@ def test_frames_are_counted(tmp_path: Path):
         assert count_frames(tmp_path / name) == 2
         assert np.asarray(open_image(tmp_path / name)).max() == 0
     assert count_frames(tmp_path / "one.png") == 1
+    # Cameras put a preview beside a photograph.
+    black.convert("RGB").save(tmp_path / "photo.mpo", save_all=True, append_images=[white.convert("RGB")])
+    assert count_frames(tmp_path / "photo.mpo") == 1

@@ -45,7 +45,7 @@ def test_sub_folders_named_by_numbers_are_their_labels(tmp_path: Path):
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path):
-    draw(tmp_path / "faces", "b.PNG", "a.png", ".hidden.png")
+    draw(tmp_path / "faces", "b.PNG", "a.png", ".hidden.png", ".thumbnails/a.png")
     (tmp_path / "faces" / "notes.txt").write_text("no image")
     dataset = open_images(tmp_path / "faces", None, SHAPE)
     assert (names(dataset), dataset.targets, dataset.classes) == (["a.png", "b.PNG"], [0, 0], ("faces",))
@@ -221,6 +221,14 @@ def test_a_file_is_decoded_once_while_all_fit_in_memory(tmp_path: Path, monkeypa
         assert torch.equal(first, read_images(dataset.files, SHAPE))
         draw(tmp_path, "a.png", "b.png", seed=1)
         assert torch.equal(read_all(dataset)[0], first) == stays
+
+
+def test_a_worker_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset = open_images(draw(tmp_path, "a.png", "b.png"), None, SHAPE)
+    monkeypatch.setattr(module, "get_worker_info", lambda: "that of a worker")
+    first = dataset[0][0]
+    draw(tmp_path, "a.png", "b.png", seed=1)
+    assert not torch.equal(dataset[0][0], first)
 
 
 def test_what_is_given_out_is_not_what_stays(tmp_path: Path):

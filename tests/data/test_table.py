@@ -41,7 +41,7 @@ def test_else_the_first_column_names_the_files(tmp_path: Path):
 
 def test_a_byte_order_mark_and_line_ends_of_windows_are_no_matter(tmp_path: Path):
     draw(tmp_path, "a.png")
-    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbffile,x\r\na.png, 3 \r\n")
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbfx,file\r\n 3 ,a.png\r\n")
     found = read_table(tmp_path / "labels.csv", "x", None)
     assert (found.files, found.cells) == ([tmp_path / "a.png"], ["3"])
 
