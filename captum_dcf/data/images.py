@@ -23,8 +23,8 @@ class Images(Dataset[tuple[Tensor, Any]]):
     r"""Image files and their labels: pairs of an image, float32 (C, H, W) in [0, 1], and an int or a float.
 
     A file is decoded the first time it is asked for and stays in memory as uint8, where all of them together take at
-    most 2 GB. The workers of a ``DataLoader`` use what was read before they were started and keep nothing of their own:
-    each would hold all of it. They are of use for sets that are larger than that.
+    most 2 GB. The workers of a ``DataLoader`` keep nothing, since each of them would hold all of it; they are of use
+    for larger sets.
 
     Args:
         files: Image files.

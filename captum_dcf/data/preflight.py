@@ -165,7 +165,7 @@ def _of_content(listing: Listing, seen: list[_Seen]) -> Iterator[str]:
         )
     several = [str(file) for file, one in zip(listing.files, seen) if one.frames > 1]
     if several:
-        yield f"{len(several):,} files hold several frames, and the first of each counts: {enumerate_some(several, 5)}"
+        yield f"the first of several frames counts in {len(several):,} files: {enumerate_some(several, 5)}"
     brightest = max(one.brightest for one in seen)
     if brightest < DARK:
         yield f"no pixel is brighter than {brightest} of 255: scale them, if they hold fewer bits than their files"
@@ -177,10 +177,10 @@ def _of_duplicates(listing: Listing, seen: list[_Seen]) -> Iterator[str]:
     for place, one in enumerate(seen):
         same[one.content].append(place)
     for what, parts in (
-        ("are trained on and tested with", listing.held_out),
-        ("have different labels", listing.targets),
+        ("in training and in test", listing.held_out),
+        ("with different labels", listing.targets),
     ):
         pairs = [places for places in same.values() if len({parts[place] for place in places}) > 1]
         if pairs:
-            names = ", ".join(repr(str(listing.files[place])) for place in pairs[0][:2])
-            yield f"{len(pairs):,} images are there more than once and {what}, such as {names}"
+            names = " and ".join(repr(str(listing.files[place])) for place in pairs[0][:2])
+            yield f"the same image is there {what}: {names}" + (f", {len(pairs):,} in all" if len(pairs) > 1 else "")

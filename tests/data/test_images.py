@@ -223,6 +223,14 @@ def test_a_file_is_decoded_once_while_all_fit_in_memory(tmp_path: Path, monkeypa
         assert torch.equal(read_all(dataset)[0], first) == stays
 
 
+def test_a_worker_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset = open_images(draw(tmp_path, "a.png", "b.png"), None, SHAPE)
+    monkeypatch.setattr(module, "get_worker_info", lambda: "that of a worker")
+    first = dataset[0][0]
+    draw(tmp_path, "a.png", "b.png", seed=1)
+    assert not torch.equal(dataset[0][0], first)
+
+
 def test_what_is_given_out_is_not_what_stays(tmp_path: Path):
     dataset = open_images(draw(tmp_path, "a.png", "b.png"), None, SHAPE)
     before = dataset[0][0].clone()

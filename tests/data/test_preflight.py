@@ -95,7 +95,7 @@ def test_two_images_are_few(tmp_path: Path):
             lambda root: Image.new("L", (4, 4)).save(
                 root / "cat" / "x.gif", save_all=True, append_images=[Image.new("L", (4, 4), 255)]
             ),
-            "1 files hold several frames, and the first of each counts",
+            "the first of several frames counts in 1 files",
         ),
     ],
     ids=["size", "shape", "few", "others", "frames"],
@@ -126,13 +126,13 @@ def test_dark_images_are_a_warning(tmp_path: Path):
 
 def test_the_same_content_on_both_sides_or_with_two_labels_is_a_warning(tmp_path: Path):
     draw(tmp_path, "train/cat/a.png", "train/dog/b.png", "test/dog/c.png")
-    assert not any("more than once" in warning for warning in check_images(tmp_path).warnings)
+    assert not any("same image" in warning for warning in check_images(tmp_path).warnings)
     with Image.open(tmp_path / "train" / "cat" / "a.png") as image:
         # The same pixels in another kind of file.
         image.convert("RGB").save(tmp_path / "test" / "dog" / "c.bmp")
-    found = [warning for warning in check_images(tmp_path).warnings if "more than once" in warning]
+    found = [warning for warning in check_images(tmp_path).warnings if "same image" in warning]
     assert len(found) == 2
-    assert all("a.png" in warning and "c.bmp" in warning and warning.startswith("1 images") for warning in found)
+    assert all("a.png" in warning and "c.bmp" in warning for warning in found)
 
 
 def test_one_group_is_refused(tmp_path: Path):

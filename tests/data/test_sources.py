@@ -92,6 +92,14 @@ def test_what_a_source_does_not_have_is_refused(arguments: tuple, received: str)
         open_source(*arguments)
 
 
+def test_arguments_are_handed_to_the_source_that_takes_them(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(TypeError, match="column"):
+        open_source("mnist", column="age")
+    monkeypatch.setitem(SOURCES, "ramp", RAMP)
+    monkeypatch.setattr("captum_dcf.registry.imported", lambda place: lambda *given, **named: (given, named))
+    assert open_source("ramp", "root", "test", (1, 2, 2), steps=3) == (("root", "test", (1, 2, 2)), {"steps": 3})
+
+
 def test_a_source_of_one_s_own(ramp: str):
     dataset = open_source(ramp)
     images, values = read_all(dataset)
