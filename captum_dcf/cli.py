@@ -179,6 +179,7 @@ def train(what: str, data: Path | None, out: Path, **options: Any) -> None:
     """
     try:
         from captum_dcf.training.command import train_by_command
+        from captum_dcf.training.processes import is_first
     except ModuleNotFoundError as error:
         raise ImportError(f'training needs {error.name}: pip install "captum_dcf[train]"') from error
 
@@ -187,7 +188,8 @@ def train(what: str, data: Path | None, out: Path, **options: Any) -> None:
     except SystemExit as error:
         # How Lightning ends the process on Ctrl-C.
         raise KeyboardInterrupt from error
-    click.echo(f"{out / card.name}.safetensors: {card.figures}")
+    if is_first():
+        click.echo(f"{out / card.name}.safetensors: {card.figures}")
 
 
 @main.command()

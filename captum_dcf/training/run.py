@@ -20,7 +20,7 @@ from captum_dcf.outputs import refuse_existing
 from captum_dcf.training.checkpoint import read_checkpoint, rounds_done
 from captum_dcf.training.finish import write_model
 from captum_dcf.training.order import in_memory
-from captum_dcf.training.processes import is_first
+from captum_dcf.training.processes import is_first, of_first
 from captum_dcf.training.recipes import RECIPES, Recipe
 from captum_dcf.training.schedule import Schedule, Speed, plan_epochs, plan_minutes, stretched
 from captum_dcf.training.trainer import Hardware, Job, measure_speed, optimise
@@ -120,7 +120,7 @@ def fit(
     train_set, test_set = (in_memory(part) for part in sets)
     job = Job(recipe, settings, train_set, test_set, path, hardware or Hardware(), _class_names(recipe, sets[0]))
     if checkpoint is None:
-        schedule = _planned(job, asked, began, checkpoint_seconds)
+        schedule = of_first(_planned(job, asked, began, checkpoint_seconds))
         before = time.monotonic() - began
     else:
         schedule, before = _gone_on(job, asked, checkpoint), 0.0

@@ -21,6 +21,7 @@ from captum_dcf.training.checkpoint import write_whole
 from captum_dcf.training.objectives import Objective
 from captum_dcf.training.order import mixed_seed
 from captum_dcf.training.pictures import write_pictures
+from captum_dcf.training.processes import of_first
 from captum_dcf.training.schedule import Schedule
 
 __all__ = ["Watch", "duration", "files_beside"]
@@ -112,7 +113,7 @@ class Watch(lightning.Callback):
             float(loss)  # waits for the device
             self.ends.append(time.perf_counter())
             late = self.ends[-1] - self.ends[0] > self.trial and len(self.ends) > 3
-            trainer.should_stop = trainer.strategy.broadcast(late)
+            trainer.should_stop = of_first(late)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Metrics that draw noise draw the same each time.
