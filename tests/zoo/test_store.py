@@ -153,7 +153,7 @@ def altered_card(folder: Path, **changes: object) -> None:
 
 def test_an_unknown_architecture(folder: Path):
     altered_card(folder, architecture="os:system")
-    with pytest.raises(ValueError, match=r"'tiny'.*'os:system'; known are \[.*'conv_classifier', .*'glow'.*\]"):
+    with pytest.raises(ValueError, match=r"'tiny'.*'os:system'; known are \[.*'conv_classifier'.*'glow'.*\]"):
         zoo.load("tiny", folder)
 
 
