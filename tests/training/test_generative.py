@@ -3,6 +3,7 @@ r"""What a VAE, a GAN and a regressor minimise and are measured by, beside refer
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,18 +38,20 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def descend(objective: Objective, steps: int = 150, rate: float = 3e-3) -> list[float]:
-    r"""The metric before and after some steps of Adam on all of :func:`bars`."""
-    optimizer, (images, labels) = torch.optim.Adam(objective.parameters(), rate, betas=objective.betas), bars()
+def descend(
+    objective: Objective, batch: Callable[[], tuple[Tensor, Tensor]] = bars, steps: int = 150, rate: float = 3e-3
+) -> list[float]:
+    r"""The metric before and after some steps of Adam."""
+    optimizer = torch.optim.Adam(objective.parameters(), rate, betas=objective.betas)
     measured = []
     for count in (0, steps):
         for _ in range(count):
             optimizer.zero_grad()
-            objective.loss(images, labels).backward()
+            objective.loss(*batch()).backward()
             optimizer.step()
         with torch.no_grad():
             objective.eval()
-            measured.append(float(objective.metric(images, labels)))
+            measured.append(float(objective.metric(*batch())))
             objective.train()
     return measured
 
@@ -80,15 +83,31 @@ def test_a_vae_maximises_the_evidence_lower_bound(beta: float):
     torch.testing.assert_close(loss + constant, beta * divergence / 64 - best)
 
 
-def test_a_vae_learns_and_unused_latents_stay_standard_normal():
+def test_a_vae_learns_and_its_latents_are_near_the_prior():
     model = ConvVAE(SHAPE, 6, [16])
-    objective = Variational(model, 1e-3)
-    before, after = descend(objective)
+    images, _ = bars()
+    noisy = (0.25 + 0.5 * images + 0.1 * torch.randn_like(images)).clamp(0, 1)
+    before, after = descend(Variational(model, 1e-3), lambda: (noisy, noisy))
     assert after < 0.7 * before
-    mean, log_variance = model.posterior(bars()[0])
-    # There are eight images, which need no more than a few dimensions.
-    assert int((mean.std(0) < 0.2).sum()) >= 1
-    assert mean.square().mean() + log_variance.exp().mean() == pytest.approx(1, abs=0.5)
+    mean, log_variance = model.posterior(noisy)
+    # Of the latents of all images together; 1 for the prior.
+    moments = mean.square().mean(0) + log_variance.exp().mean(0)
+    assert float(moments.mean()) == pytest.approx(1, abs=0.4)
+
+
+def test_latents_that_the_data_do_not_need_stay_standard_normal():
+    model = ConvVAE(SHAPE, 6, [16], beta=5.0)
+    images, _ = bars(1)
+
+    def noisy() -> tuple[Tensor, Tensor]:
+        batch = 0.25 + 0.5 * images + 0.1 * torch.randn(64, *SHAPE)
+        return batch, batch
+
+    descend(Variational(model, 1e-3), noisy, rate=1e-2)
+    mean, log_variance = model.posterior(noisy()[0])
+    # Images do not differ but by noise, and neither do their latents.
+    assert mean.std(0).max() < 0.2
+    assert (log_variance.exp() - 1).abs().mean() < 0.2
 
 
 def test_a_vae_that_reproduces_its_images_has_a_finite_loss():
@@ -139,15 +158,9 @@ def test_each_network_of_a_gan_learns_from_its_own_loss_alone():
             torch.testing.assert_close(one_found, one_expected, rtol=1e-3, atol=1e-6)
 
 
-def test_a_gan_s_encoder_learns_and_its_samples_come_nearer_to_the_images():
-    model = ConvGAN(SHAPE, 4, [16])
-    before, after = descend(Adversarial(model, 1e-3), steps=200)
+def test_the_encoder_of_a_gan_learns_to_find_images_again():
+    before, after = descend(Adversarial(ConvGAN(SHAPE, 4, [8]), 1e-3), steps=100)
     assert after < 0.7 * before
-    with torch.no_grad():
-        samples = model.eval().decoder(torch.randn(64, 4))
-        nearest = torch.cdist(samples.flatten(1), bars(8)[0].flatten(1)).argmin(1)
-    # Not all of them are the same image.
-    assert len(nearest.unique()) >= 3
 
 
 def test_the_decoder_of_a_gan_is_left_in_training_mode():
@@ -163,18 +176,18 @@ def regressor() -> ConvRegressor:
 
 
 def test_a_regressor_learns_values_in_their_units():
+    values = torch.linspace(3000, 5000, 64)
+    images = ((values - 3000) / 2000).view(-1, 1, 1, 1).expand(-1, *SHAPE)
     model = regressor()
-    model.set_units(1000 * bars()[1])
+    model.set_units(values)
     objective = Regression(model, 1e-3)
-    scaled = Regression(model, 1e-3)
-    images, labels = bars()
-    scaled.loss = lambda x, y: objective.loss(x, 1000 * y)
-    scaled.metric = lambda x, y: objective.metric(x, 1000 * y)
-    before, after = descend(scaled)
-    # The loss is in shares of the variance, the metric in units of the labels.
-    assert objective.loss(images, 1000 * labels) < 0.1
-    assert before > 1000
-    assert after < 0.5 * before
+    # Half of the values' range, while nothing is known of the images.
+    before, after = descend(objective, lambda: (images, values))
+    assert 300 < before < 1500
+    assert after < 150
+    torch.testing.assert_close(
+        objective.loss(images, values), (objective.metric(images, values) / values.std(correction=0)) ** 2
+    )
 
 
 class Batches(Dataset[Any]):
