@@ -65,8 +65,8 @@ def demo(out: Path, per_class: int, overwrite: bool) -> None:
 @click.option("--near", type=float, help="A value to reach, to within --tolerance.")
 @click.option("--tolerance", type=float, default=0.05, show_default=True, help="For --near, in the model's unit.")
 @click.option("--out", required=True, type=FOLDER, help="Folder to write to.")
-@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier or regressor, see below.")
-@click.option("--generator", default="mnist-glow", show_default=True, help="Generator, see below.")
+@click.option("--model", default="mnist-cnn", show_default=True, help="Classifier or regressor, see above.")
+@click.option("--generator", default="mnist-glow", show_default=True, help="Generator, see above.")
 @click.option("--labels", default="", help='Names of the classes in their order, such as "not blond,blond".')
 @click.option("--unit", default="output", show_default=True, help="Of values, such as nuclei.")
 @click.option("--confidence", type=float, help="Λ: a class counts as reached above this probability.  [default: 0.99]")
@@ -96,12 +96,8 @@ def explain(
     Images are made grey or coloured and resized, not cropped, for the generator: for mnist-glow 28×28, white digits on
     black. The change is added back at the size of the file. Of a file with several frames the first is taken.
 
-    \b
-    --model and --generator name one of
-      my.py:net, package.module:net   your own: net() returns the model, a module
-                                      of torch or a function. This runs your code.
-      DIR/NAME, DIR/                  what captum-dcf train wrote into DIR
-      mnist-cnn, mnist-glow           a model of the zoo
+    --model and --generator name my.py:net or package.module:net, your own code, which is run: net() returns a module of
+    torch, or a function of images; or DIR/NAME, or DIR/, what `captum-dcf train` wrote into DIR; or a model of the zoo.
 
     A model is shown pixels from 0 to 1, at the generator's size where it takes that: if it takes any size, but was
     trained at one, say --model-size. One that gives a single probability is asked for a value: --at-least 0.99.

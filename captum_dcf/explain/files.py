@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import nn
 
+from captum_dcf.attr._modules import check_modules, modules_of
 from captum_dcf.data.files import open_image, read_images
 from captum_dcf.explain.case import Case
 from captum_dcf.explain.places import checked_device, generator_and_shape, image_files, model_and_names
@@ -99,6 +100,8 @@ def explain_files(
     question = Question(target, leave, value, confidence, labels or names, unit)
     if gives_values and question.of_classes:
         raise ValueError(f"{model!r} gives values, not classes: say a value to reach (at least, at most or near)")
+    # Before it is asked anything: batch norm in training mode would learn from the question.
+    check_modules(modules_of(function))
     for part in (function, coordinates):
         if isinstance(part, nn.Module):
             part.to(place)

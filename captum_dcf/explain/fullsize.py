@@ -17,9 +17,9 @@ __all__ = ["at_full_size", "shown_at_full_size"]
 def at_full_size(path: Path, size: tuple[int, int], change: Tensor) -> tuple[Tensor, Tensor]:
     r"""An image file and its counterfactual at a size, both (1, C, H, W) in [0, 1].
 
-    The counterfactual is the image plus the change x' - x, resized and bilinear, put into the range: resized to the
-    generator's size it is x' again, up to interpolation and range. What the generator does not show of the image, its
-    fine detail, stays as it is.
+    The counterfactual is the image plus the change x' - x, resized bilinearly, put into the range. What the generator's
+    size does not show of the image, its fine detail, stays as it is. Interpolation smooths: of a change of single
+    pixels a part is lost, so that the model has to be asked again.
 
     Args:
         path: The image.

@@ -3,6 +3,7 @@ r"""``captum-dcf explain``: image files in; x' of each, a picture, a table, a re
 from __future__ import annotations
 
 import csv
+import sys
 import warnings
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def shares():
 def one_logit():
     rows = RowClassifier()
     return lambda x: rows(x)[:, 1:2] - rows(x)[:, :1]
+
+
+norm = nn.BatchNorm2d(1)
+
+
+def training():
+    rows = RowClassifier()
+    return lambda x: rows(norm(x))
 
 
 def any_size():
@@ -261,6 +270,11 @@ def test_probabilities_and_one_logit_are_told_by_themselves(tmp_path: Path, code
     assert float(saved.end_scores[0]) == pytest.approx(float(expected), abs=1e-4)
 
 
+def test_a_model_in_training_mode_learns_nothing_from_being_asked(tmp_path: Path, code: Path, small: Path):
+    run(small, "--target", 1, "--out", tmp_path / "out", *own(code, "training"))
+    assert int(sys.modules["captum_dcf_loaded_my"].norm.num_batches_tracked) == 0
+
+
 def test_values_are_said_in_their_unit(tmp_path: Path, code: Path, small: Path):
     out = tmp_path / "out"
     before = 10 * float(pixels(small).mean())
@@ -455,6 +469,7 @@ def test_of_many_images_the_picture_shows_the_first(
         (["--target", "1", "--output", "shares"], "shares", "logits"),
         (["--target", "1", "--output", "probabilities"], "probabilities", "sum to 1"),
         (["--target", "1", "--generator", "{code}:Coloured", "--model", "{code}:grey"], "1 channel", "3 channels"),
+        (["--target", "1", "--model", "{code}:training"], "BatchNorm2d", ".eval()"),
         (["--target", "1", "--generator", "{code}:silent"], "silent", "image_shape"),
         (["--target", "1", "--generator", "{code}:net"], "RowClassifier", "Generator"),
         (["--target", "1", "--model", "{code}:rotated"], "is a generator", "mnist-cnn"),
