@@ -76,11 +76,11 @@ def _telling(method: Method, say: Say) -> Explain:
 
 
 def _table(plan: Plan, rows: Sequence[Row]) -> Table:
-    """Means over all examples, whether found or not."""
+    """Means over all examples that are not of the class already, whether found or not."""
     header = ["search", "found", "steps", "confidence", *plan.metrics, "time"]
     lines = []
     for method in plan.methods:
-        own = [row for row in rows if row["method"] == method.name]
+        own = [row for row in rows if row["method"] == method.name and not row["already_there"]]
         means = {name: fmean(row[name] for row in own) for name in ("steps", "end_score", *plan.metrics)}
         lines.append(
             [

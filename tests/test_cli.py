@@ -147,7 +147,7 @@ def test_ctrl_c_while_a_command_loads_what_it_needs(tmp_path):
         (["explain", "{missing}", "--target", "9", "--out", "{out}"], "no image file"),
         (["explain", "{four}", "--target", "12", "--out", "{out}"], "out of range"),
         (["explain", "{four}", "--target", "9", "--out", "{out}", "--model", "resnet"], "mnist-cnn"),
-        (["explain", "{four}", "--target", "nine", "--out", "{out}"], "integer"),
+        (["explain", "{four}", "--target", "nine", "--out", "{out}"], "no class 'nine'"),
         (
             ["explain", "{four}", "--target", "9", "--out", "{out}", "--generator", "mnist-cnn"],
             "'mnist-cnn' is no generator",

@@ -2,9 +2,10 @@ r"""Methods × generators × images × metrics, as tables: in shards, by any num
 
 from .case import Case, Metric, NotApplicable, SaliencyMap
 from .comparison import Expectation
-from .goals import at_least, at_most, leave, reach, shift
+from .goals import at_least, at_most, leave, near, reach, shift
 from .plan import Method, Plan, counterfactual_methods
 from .quantus import quantus_explain
+from .real import NearestReal
 from .run import run
 from .saliency import infidelity_metric, saliency_method, sensitivity_metric
 from .summary import summarize
@@ -15,6 +16,7 @@ __all__ = [
     "Expectation",
     "Method",
     "Metric",
+    "NearestReal",
     "NotApplicable",
     "Plan",
     "SaliencyMap",
@@ -24,6 +26,7 @@ __all__ = [
     "counterfactual_methods",
     "infidelity_metric",
     "leave",
+    "near",
     "quantus_explain",
     "reach",
     "read_plan",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_dcf import registry
 from captum_dcf.benchmark.case import Case, Metric
@@ -107,5 +107,5 @@ def _judge(setup: Setup, label: str, judge: str, arguments: Mapping[str, Any]) -
         return lambda: per_class
     if name in ESTIMATORS:
         return lambda: setup.estimator(name, registry.imported(ESTIMATORS[name]))
-    model: nn.Module = setup.weights.load(name)
+    model = setup.weights.load(name, is_generator=judge == "generator")
     return lambda: model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.benchmark.goals import value_of
-from captum_dcf.search import Counterfactual, Goal, LeaveClass, Model, ReachClass
+from captum_dcf.search import Counterfactual, Goal, LeaveClass, Model, ReachClass, Status
 
 __all__ = ["Case", "Explain", "Metric", "NotApplicable", "Outcome", "SaliencyMap"]
 
@@ -84,6 +84,26 @@ class Case:
         return _attributions(self.inputs, self.outcome)
 
     @property
+    def start_latents(self) -> Tensor:
+        r"""Where a search in latents began, (N, D).
+
+        Raises:
+            NotApplicable: The method searches in pixels, or not at all.
+        """
+        return self._latents("start_latents")
+
+    @property
+    def end_latents(self) -> Tensor:
+        r"""The latents that were decoded to x', (N, D); raises as :attr:`start_latents` does."""
+        return self._latents("end_latents")
+
+    def _latents(self, name: str) -> Tensor:
+        latents: Tensor | None = getattr(self.outcome, name, None)
+        if latents is None:
+            raise NotApplicable("only a search in latents has some")
+        return latents
+
+    @property
     def goal(self) -> Goal:
         r"""What was to be reached."""
         return self.goal_of(self.labels)
@@ -122,11 +142,20 @@ class Case:
         r"""Whether x' reaches the goal, bool (N,): the result says so, or else the model is asked."""
         if isinstance(self.outcome, Counterfactual):
             return self.outcome.reached
-        goal, count = self.goal, len(self.inputs)
+        return self._judged(self.counterfactuals.detach())
+
+    def already_there(self) -> Tensor:
+        r"""Whether x itself reaches the goal, bool (N,), so that there is nothing to find."""
+        if isinstance(self.outcome, Counterfactual):
+            return self.outcome.status == Status.ALREADY_THERE
+        return self._judged(self.inputs)
+
+    def _judged(self, images: Tensor) -> Tensor:
+        goal, count = self.goal, len(images)
         model = Model(self.model, count, kind="logits" if goal.of_classes else None)
-        rows = torch.arange(count, device=self.inputs.device)
+        rows = torch.arange(count, device=images.device)
         with torch.no_grad():
-            return goal.judge(model(self.counterfactuals.detach(), rows), rows).reached
+            return goal.judge(model(images, rows), rows).reached
 
     def attribute(self, inputs: Tensor, rows: Tensor) -> Tensor:
         r"""The method's attributions for other images, given the row of the example that each was made from."""

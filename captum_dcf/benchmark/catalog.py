@@ -22,6 +22,7 @@ from captum_dcf.attr import (
     Revise,
 )
 from captum_dcf.benchmark.plan import Method, counterfactual_methods
+from captum_dcf.benchmark.real import NearestReal
 from captum_dcf.benchmark.saliency import SALIENCY, saliency_arguments, saliency_method
 from captum_dcf.benchmark.setup import Setup, check_known
 from captum_dcf.generators import Generator
@@ -29,6 +30,8 @@ from captum_dcf.search import Adam
 
 __all__ = ["COUNTERFACTUALS", "as_generator", "make_methods"]
 
+# Rows between which those of the methods lie: x itself, and the nearest real image that reaches the goal.
+BOUNDS = ("Original", "NearestReal")
 # Arguments of a call, not of a class.
 CALL_ARGUMENTS = ("max_steps", "max_seconds", "refine", "search_unreconstructed", "internal_batch_size")
 NO_BOUNDS = (float("-inf"), float("inf"))
@@ -49,11 +52,15 @@ def make_methods(setup: Setup, label: str, method: str, arguments: Mapping[str, 
     if method == "Original":
         check_known(f"arguments of {label!r}", arguments, [])
         return [Method(label, lambda images, goal: images)]
+    if method == "NearestReal":
+        check_known(f"arguments of {label!r}", arguments, [])
+        nearest = NearestReal(setup.model, setup.references)
+        return [Method(label, nearest, confidence=confidence) for confidence in setup.confidences]
     if method in SALIENCY:
         check_known(f"arguments of {label!r}", arguments, saliency_arguments(method, setup.model))
         made = saliency_method(method, setup.model, **arguments)
         return [Method(label, made.explain)]
-    check_known("method", [method], ["Original", *SALIENCY, *COUNTERFACTUALS])
+    check_known("method", [method], [*BOUNDS, *SALIENCY, *COUNTERFACTUALS])
     factory = COUNTERFACTUALS[method]
     call = {name: value for name, value in arguments.items() if name in CALL_ARGUMENTS}
     own = {name: value for name, value in arguments.items() if name not in CALL_ARGUMENTS}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from captum_dcf.benchmark.summary import MethodSummary, Statistics
 from captum_dcf.benchmark.tables import Table
 
-__all__ = ["Expectation", "comparison_records", "comparison_tables"]
+__all__ = ["Expectation", "PublishedAre", "comparison_records", "comparison_tables"]
 
 Figures = dict[str, dict[str, Statistics]]
 Published = Mapping[str, Mapping[str, str]]
+PublishedAre = Literal["means", "medians"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,22 @@ class Expectation:
 
 
 def comparison_tables(
-    summaries: Sequence[MethodSummary], published: Published, expected: Sequence[Expectation]
+    summaries: Sequence[MethodSummary],
+    published: Published,
+    expected: Sequence[Expectation],
+    published_are: PublishedAre = "means",
 ) -> list[Table]:
-    r"""Means beside the published ones, medians, and the expected orders.
+    r"""Means and medians, the published ones beside those that they are, and the expected orders.
 
     Metrics are of the counterfactuals that were found, and of all images where nothing is searched, such as originals.
+    Images that reached the goal already count nowhere.
     """
     figures = _figures(summaries)
     methods = list(dict.fromkeys(one.method for one in summaries))
+    means, medians = (published, {}) if published_are == "means" else ({}, published)
     tables = [
-        _table("Means ± deviations [95 % intervals of the mean]", figures, methods, _mean, published),
-        _table("Medians [95 % intervals]; of shares, means", figures, methods, _median, {}),
+        _table("Means ± deviations [95 % intervals of the mean]", figures, methods, _mean, means),
+        _table("Medians [95 % intervals]; of shares, means", figures, methods, _median, medians),
     ]
     return [*tables, _orders(figures, expected)] if expected else tables
 
@@ -68,7 +74,7 @@ def _figures(summaries: Sequence[MethodSummary]) -> Figures:
         # What takes no steps has not searched, and can have found nothing.
         searches = one.all["steps"].count > 0
         if searches and one.found is not None:
-            figures["found"][one.method] = Statistics(one.total, mean=one.found / one.total)
+            figures["found"][one.method] = Statistics(one.sought, mean=one.found / one.sought)
             figures.setdefault("steps", {})[one.method] = one.all["steps"]
         for metric, values in (one.of_found if searches else one.all).items():
             if metric not in ("steps", "seconds"):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_dcf.search import AtLeast, AtMost, Goal, LeaveClass, ReachClass
+from captum_dcf.search import AtLeast, AtMost, Goal, LeaveClass, Near, ReachClass
 
-__all__ = ["GOALS", "GoalOf", "at_least", "at_most", "leave", "reach", "shift", "value_of", "with_confidence"]
+__all__ = ["GOALS", "GoalOf", "at_least", "at_most", "leave", "near", "reach", "shift", "value_of", "with_confidence"]
 
 GoalOf = Callable[[Tensor], Goal]
 
@@ -50,6 +50,13 @@ def at_most(value: float) -> GoalOf:
     return lambda labels: AtMost(torch.full_like(labels, number, dtype=torch.float32))
 
 
+def near(value: float, tolerance: float = 0.05) -> GoalOf:
+    r"""A scalar output within ``tolerance`` of ``value`` for all examples, in the model's own unit."""
+    number = _number(value)
+    Near(number, tolerance)
+    return lambda labels: Near(torch.full_like(labels, number, dtype=torch.float32), tolerance)
+
+
 def shift(change: float) -> GoalOf:
     r"""A scalar output that differs from the example's label by ``change`` or more in that direction.
 
@@ -62,11 +69,12 @@ def shift(change: float) -> GoalOf:
     return lambda labels: (AtLeast if change > 0 else AtMost)(labels.float() + change)
 
 
-GOALS: dict[str, Callable[[Any], GoalOf]] = {
+GOALS: dict[str, Callable[..., GoalOf]] = {
     "reach": reach,
     "leave": leave,
     "at_least": at_least,
     "at_most": at_most,
+    "near": near,
     "shift": shift,
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,17 +14,17 @@ from torch.utils.data import Dataset
 
 from captum_dcf.attr import CounterfactualAttribution
 from captum_dcf.benchmark.case import Explain, Metric, Outcome
-from captum_dcf.benchmark.comparison import Expectation
+from captum_dcf.benchmark.comparison import Expectation, PublishedAre
 from captum_dcf.benchmark.goals import GoalOf
 from captum_dcf.generators import Generator
-from captum_dcf.search import Goal
+from captum_dcf.search import Goal, ReachClass
 
-__all__ = ["COLUMNS", "ERROR", "Method", "Plan", "counterfactual_methods"]
+__all__ = ["COLUMNS", "ENDED", "ERROR", "Method", "Plan", "counterfactual_methods"]
 
 # What every row of the table says, before the metrics; the last column of all is the error.
 IDENTITY = ("image", "label", "target", "method", "generator", "confidence")
-OUTCOME = ("status", "found", "steps", "start_score", "end_score", "seconds", "memory_mib")
-COLUMNS = (*IDENTITY, *OUTCOME)
+ENDED = ("status", "already_there", "found", "steps", "start_score", "end_score")
+COLUMNS = (*IDENTITY, *ENDED, "seconds", "memory_mib")
 ERROR = "error"
 # What goals are tried on: the label of one example.
 _NO_LABEL = torch.zeros(1, dtype=torch.int64)
@@ -67,8 +67,10 @@ class Plan:
         metrics: By the name of its column, a function of a :class:`~captum_dcf.benchmark.Case` that gives one value per
             example, (N,); with attributes ``better`` and ``of`` as :func:`captum_dcf.metrics.metric` gives them, the
             report shows its direction, and it may give one number for all examples of a method.
+        class_names: Names of classes by label; the table says them in the place of labels.
         title: For the report.
         published: Published figures, to be shown below those measured, by metric and method.
+        published_are: What these are, ``"means"`` or ``"medians"``.
         expected: Orders of the methods that are expected, to be compared with those measured.
         shard_size: Images that are read, searched and written together.
         seed: What random metrics and methods draw with.
@@ -96,8 +98,10 @@ class Plan:
     goal: GoalOf
     methods: Sequence[Method]
     metrics: Mapping[str, Metric]
+    class_names: Mapping[int, str] = field(default_factory=dict)
     title: str = "Benchmark"
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    published_are: PublishedAre = "means"
     expected: Sequence[Expectation] = ()
     shard_size: int = 32
     seed: int = 0
@@ -109,6 +113,8 @@ class Plan:
         _check_metrics(self.metrics)
         _check_count("shard_size", self.shard_size, 1)
         _check_goal(self.goal)
+        if self.published_are not in get_args(PublishedAre):
+            raise ValueError(f"published_are must be 'means' or 'medians', received {self.published_are!r}")
         _check_count("seed", self.seed, 0)
         if not hasattr(self.images, "__len__") or not hasattr(self.images, "__getitem__"):
             raise TypeError(f"images must be a map-style dataset with a length, received {type(self.images).__name__}")
@@ -124,6 +130,16 @@ class Plan:
     def columns(self) -> list[str]:
         r"""The columns of the table."""
         return [*COLUMNS, *self.metrics_of("example"), ERROR]
+
+    def named(self, label: Any) -> Any:
+        r"""What the table says of a label: its name, if the plan has names and it is a class."""
+        return self.class_names.get(label, str(label)) if self.class_names and isinstance(label, int) else label
+
+    @property
+    def named_columns(self) -> list[str]:
+        r"""The columns of the table that hold names of classes."""
+        columns = ["label", "target"] if isinstance(self.goal(_NO_LABEL), ReachClass) else ["label"]
+        return columns if self.class_names else []
 
     def metrics_of(self, what: Literal["example", "set"]) -> dict[str, Metric]:
         r"""The metrics that give a value per example, or one for a set."""
@@ -149,6 +165,7 @@ class Plan:
             "title": self.title,
             "images": self.length,
             "goal": _goal_as_text(self.goal),
+            "class_names": {str(label): name for label, name in self.class_names.items()},
             "methods": [list(method.key) for method in self.methods],
             "metrics": list(self.metrics),
             "shard_size": self.shard_size,

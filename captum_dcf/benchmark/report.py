@@ -20,9 +20,10 @@ NOTHING = "–"
 ERRORS_SHOWN = 20
 ARROWS = {"higher": " ↑", "lower": " ↓"}
 LEGEND = (
-    "Λ: the confidence asked for. found: images whose counterfactual reaches the goal, of all images; those count that "
-    "reach it from the start. images/s: of one process, searching only. peak MiB: the most memory of the process. Each "
-    f"further column is a metric; ↑: higher is better, ↓: lower is better. {NOTHING}: does not apply."
+    "Λ: the confidence asked for. already there: images that reach the goal from the start; no other column counts "
+    "them. found: images whose counterfactual reaches the goal, of all others. images/s: of one process, searching "
+    "only. peak MiB: the most memory of the process. Each further column is a metric; ↑: higher is better, ↓: lower is "
+    f"better. {NOTHING}: does not apply."
 )
 
 
@@ -43,7 +44,7 @@ def write_report(folder: ShardFolder, plan: Plan, summaries: Sequence[MethodSumm
         write_csv(file, list(records[0]), records)
     tables = _tables(summaries, plan)
     if plan.published or plan.expected:
-        tables += comparison_tables(summaries, plan.published, plan.expected)
+        tables += comparison_tables(summaries, plan.published, plan.expected, plan.published_are)
     facts, errors = [_facts(folder.settings()), LEGEND], _errors(folder.rows(shards))
     write_whole(folder.path / "report.md", _markdown(plan.title, facts, tables, errors))
     write_whole(folder.path / "report.html", _html(plan.title, facts, tables, errors))
@@ -59,7 +60,8 @@ def _write_parquet(folder: ShardFolder, plan: Plan, shards: Sequence[int]) -> No
     integers, texts = ("image", "steps"), ("method", "generator", "status", ERROR)
     types = {name: pyarrow.float64() for name in plan.columns}
     types |= {**dict.fromkeys(integers, pyarrow.int64()), **dict.fromkeys(texts, pyarrow.string())}
-    types["found"] = pyarrow.bool_()
+    types |= dict.fromkeys(("already_there", "found"), pyarrow.bool_())
+    types |= dict.fromkeys(plan.named_columns, pyarrow.string())
     schema = pyarrow.schema(list(types.items()))
     path = folder.path / "table.parquet"
     unfinished = path.with_name(path.name + ".tmp")
@@ -78,7 +80,7 @@ def _tables(summaries: Sequence[MethodSummary], plan: Plan) -> list[Table]:
         if all(one.all[name].is_share for one in summaries if one.all[name].count)
         and any(one.all[name].mean > 0 for one in summaries if one.all[name].count)
     }
-    some_failed = any(one.found not in (None, one.total) and one.found for one in summaries)
+    some_failed = any(one.found not in (None, one.sought) and one.found for one in summaries)
     tables = [
         _table("Medians (shares in %) and their 95 % intervals, all images", summaries, columns, plan, shares),
         _table("Means ± deviations, all images", summaries, columns, plan),
@@ -110,14 +112,15 @@ def _table(
                 one.method,
                 one.generator or NOTHING,
                 NOTHING if one.confidence is None else f"{one.confidence:g}",
-                NOTHING if one.found is None else f"{one.found}/{one.total}",
+                NOTHING if one.already_there is None else str(one.already_there),
+                NOTHING if one.found is None else f"{one.found}/{one.sought}",
                 _number(one.images_per_second),
                 NOTHING if one.memory_mib is None else f"{one.memory_mib:.0f}",
                 *(_mean(values[name]) if shares is None else _median(values[name], name in shares) for name in columns),
                 *(_number(one.of_set.get(name)) for name in of_set),
             ]
         )
-    return Table(title, ["method", "generator", "Λ", "found", "images/s", "peak MiB", *names], rows)
+    return Table(title, ["method", "generator", "Λ", "already there", "found", "images/s", "peak MiB", *names], rows)
 
 
 def _median(values: Statistics, is_share: bool) -> str:

@@ -18,7 +18,7 @@ from captum_dcf.benchmark.case import Case, Metric, NotApplicable, SaliencyMap
 from captum_dcf.benchmark.examples import Batch, read
 from captum_dcf.benchmark.goals import with_confidence
 from captum_dcf.benchmark.memory import peak_mib, reset_peak
-from captum_dcf.benchmark.plan import ERROR, Method, Plan
+from captum_dcf.benchmark.plan import ENDED, ERROR, Method, Plan
 from captum_dcf.benchmark.processes import local_device
 from captum_dcf.context import preserve_random_state
 from captum_dcf.search import Counterfactual, Goal, Status
@@ -122,7 +122,7 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int, keep: Keep) -> li
         case = Case(batch.inputs, batch.labels, goal_of, outcome, method.explain, plan.model)
         _check_outcome(method.name, case)
         columns = {
-            "target": case.targets(),
+            "target": [plan.named(target) for target in case.targets()],
             **_ended(case),
             "seconds": [seconds / len(batch.numbers)] * len(batch.numbers),
             "memory_mib": [memory] * len(batch.numbers),
@@ -131,7 +131,7 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int, keep: Keep) -> li
     keep(method, batch.numbers, case)
     return [
         {
-            **_identity(method, number, label),
+            **_identity(method, number, plan.named(label)),
             **{name: values[place] for name, values in columns.items()},
             ERROR: None,
         }
@@ -142,15 +142,17 @@ def _rows(plan: Plan, method: Method, batch: Batch, seed: int, keep: Keep) -> li
 def _ended(case: Case) -> dict[str, list[Any]]:
     outcome = case.outcome
     nothing = [None] * len(case.inputs)
-    columns: dict[str, list[Any]] = dict.fromkeys(("status", "found", "steps", "start_score", "end_score"), nothing)
+    columns: dict[str, list[Any]] = dict.fromkeys(ENDED, nothing)
+    if isinstance(outcome, SaliencyMap):
+        return columns
+    there = case.already_there()
+    columns["already_there"] = there.tolist()
+    columns["found"] = (case.reached() & ~there).tolist()
     if isinstance(outcome, Counterfactual):
         columns["status"] = [Status(value).name for value in outcome.status.tolist()]
-        columns["found"] = outcome.reached.tolist()
         columns["steps"] = outcome.steps.tolist()
         columns["start_score"] = outcome.start_scores.tolist()
         columns["end_score"] = outcome.end_scores.tolist()
-    elif not isinstance(outcome, SaliencyMap):
-        columns["found"] = case.reached().tolist()
     return columns
 
 
@@ -180,7 +182,7 @@ def _check_outcome(name: str, case: Case) -> None:
         raise _WrongShape(f"the method {name!r} must keep the shape {wanted} of its images, received {received}")
 
 
-def _identity(method: Method, number: int, label: float | None) -> Row:
+def _identity(method: Method, number: int, label: float | str | None) -> Row:
     return {
         "image": number,
         "label": label,
@@ -192,7 +194,7 @@ def _identity(method: Method, number: int, label: float | None) -> Row:
 
 
 def _error_row(plan: Plan, method: Method, number: int, label: float | None, error: str) -> Row:
-    row: Row = {**dict.fromkeys(plan.columns), **_identity(method, number, label)}
+    row: Row = {**dict.fromkeys(plan.columns), **_identity(method, number, plan.named(label))}
     return {**row, ERROR: " ".join(error.split())}
 
 

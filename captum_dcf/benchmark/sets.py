@@ -20,6 +20,8 @@ __all__ = ["KeptImages"]
 class KeptImages:
     r"""Inputs, labels and counterfactuals of one shard after the other, in files beside the shards.
 
+    Images that reach the goal already are left out.
+
     Args:
         folder: The folder of the run.
         plan: What is run; without metrics of sets nothing is kept.
@@ -40,8 +42,9 @@ class KeptImages:
             images = case.counterfactuals
         except NotApplicable:
             return
+        sought = ~case.already_there()
         for name, part in (("inputs", case.inputs), ("labels", case.labels), ("counterfactuals", images)):
-            self._kept.setdefault(f"{place}.{name}", []).append(part.detach().cpu())
+            self._kept.setdefault(f"{place}.{name}", []).append(part[sought].detach().cpu())
 
     def write(self, number: int) -> None:
         r"""Writes the present shard and begins another."""
@@ -69,6 +72,8 @@ class KeptImages:
         if not parts:
             return {}
         inputs, labels, images = (torch.cat(column) for column in zip(*parts))
+        if not len(inputs):
+            return {}
 
         def goal_of(labels: Tensor) -> Any:
             return with_confidence(self._plan.goal(labels), method.confidence)

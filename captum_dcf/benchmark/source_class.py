@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators import Generator
+from captum_dcf.metrics._judges import encoded
 from captum_dcf.metrics.registry import metric
 
 __all__ = ["l2_latent_to_class", "l2_to_class"]
@@ -68,10 +69,10 @@ def l2_latent_to_class(
     Returns:
         Means (N,); NaN where no reference is of the class.
     """
-    latents = generator.encode(counterfactuals)
+    latents = encoded(generator, counterfactuals)
     means = torch.full_like(latents[:, 0], float("nan"))
     for label in torch.unique(source).tolist():
         real = references[reference_labels == label][:most]
         if len(real):
-            means[source == label] = torch.cdist(latents[source == label], generator.encode(real)).mean(1)
+            means[source == label] = torch.cdist(latents[source == label], encoded(generator, real)).mean(1)
     return means

@@ -58,10 +58,12 @@ class MethodSummary:
         confidence: Its Λ; None where a value is to be reached, or nothing.
         total: Images, those with an error too.
         errors: Images with an error.
-        found: Images whose counterfactual reaches the goal; None for a method that gives none.
+        already_there: Images that reach the goal by themselves: nothing is to be found for them, and no other figure
+            counts them. None for a method that gives no counterfactual.
+        found: Images whose counterfactual reaches the goal, of the others; None likewise.
         images_per_second: Of one process, searching only.
         memory_mib: The most memory that one shard took.
-        all: Statistics over all images by metric.
+        all: Statistics by metric over all images that are not already there.
         of_found: Statistics over the images whose counterfactual was found.
         of_set: Metrics of the whole set of counterfactuals.
     """
@@ -71,6 +73,7 @@ class MethodSummary:
     confidence: float | None
     total: int
     errors: int
+    already_there: int | None
     found: int | None
     images_per_second: float | None
     memory_mib: float | None
@@ -83,10 +86,15 @@ class MethodSummary:
         r"""What tells it from the other methods."""
         return self.method, self.generator, self.confidence
 
+    @property
+    def sought(self) -> int:
+        r"""Images for which there is something to be found."""
+        return self.total - (self.already_there or 0)
+
     def records(self) -> list[dict[str, Any]]:
         r"""One flat row per metric, for all images and for those that were found."""
         head = {name: getattr(self, name) for name in HEAD}
-        of_set = {name: Statistics(self.total - self.errors, mean=value) for name, value in self.of_set.items()}
+        of_set = {name: Statistics(self.sought - self.errors, mean=value) for name, value in self.of_set.items()}
         return [
             {**head, "metric": metric, "over": over, **asdict(values)}
             for over, table in (("all", self.all), ("found", self.of_found), ("set", of_set))
@@ -94,7 +102,8 @@ class MethodSummary:
         ]
 
 
-HEAD = ("method", "generator", "confidence", "total", "errors", "found", "images_per_second", "memory_mib")
+JUDGED = ("already_there", "found")
+HEAD = ("method", "generator", "confidence", "total", "errors", *JUDGED, "images_per_second", "memory_mib")
 
 
 def check_extra() -> None:
@@ -127,9 +136,9 @@ def summarize(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> list
     import pandas
 
     columns = list(dict.fromkeys(["steps", "seconds", *metrics]))
-    kept = ["method", "generator", "confidence", "found", "error", "memory_mib", *columns]
+    kept = ["method", "generator", "confidence", *JUDGED, "error", "memory_mib", *columns]
     table = pandas.DataFrame.from_records([[row.get(name) for name in kept] for row in rows], columns=kept)
-    table = table.astype(dict.fromkeys(["found", "memory_mib", *columns], float))
+    table = table.astype(dict.fromkeys([*JUDGED, "memory_mib", *columns], float))
     groups = table.groupby(["method", "generator", "confidence"], sort=False, dropna=False)
     return [_of_method(group, columns) for _, group in groups]
 
@@ -137,17 +146,18 @@ def summarize(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> list
 def _of_method(rows: pandas.DataFrame, columns: Sequence[str]) -> MethodSummary:
     first, seconds = rows.iloc[0], rows["seconds"]
     is_judged = bool(rows["found"].notna().any())
-    found = rows[rows["found"] == 1]
+    there, found = rows["already_there"] == 1, rows[rows["found"] == 1]
     return MethodSummary(
         first["method"],
         first["generator"],
         None if np.isnan(np.float64(first["confidence"])) else float(first["confidence"]),
         total=len(rows),
         errors=int(rows["error"].notna().sum()),
+        already_there=int(there.sum()) if is_judged else None,
         found=len(found) if is_judged else None,
         images_per_second=float(seconds.count() / seconds.sum()) if seconds.sum() > 0 else None,
         memory_mib=float(rows["memory_mib"].max()) if rows["memory_mib"].notna().any() else None,
-        all={name: statistics(rows[name]) for name in columns},
+        all={name: statistics(rows[name][~there]) for name in columns},
         of_found={name: statistics(found[name]) for name in columns} if is_judged else {},
     )
 

@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from captum_dcf.benchmark.binding import make_metric
 from captum_dcf.benchmark.catalog import as_generator, make_methods
 from captum_dcf.benchmark.comparison import Expectation
 from captum_dcf.benchmark.goals import GOALS, GoalOf
-from captum_dcf.benchmark.images import open_data
+from captum_dcf.benchmark.images import label_of, open_data
 from captum_dcf.benchmark.plan import Plan
 from captum_dcf.benchmark.processes import check_device, local_device
 from captum_dcf.benchmark.setup import Setup
-from captum_dcf.benchmark.weights import Weights
+from captum_dcf.benchmark.weights import AsLogits, Weights
 from captum_dcf.search import Goal, LeaveClass, ReachClass
+from captum_dcf.search.model import OUTPUT_KINDS
 
 __all__ = ["bundled", "make_plan", "read_plan", "read_table"]
 
 REQUIRED = ("model", "generators", "goal", "data", "methods", "metrics")
-KNOWN = (*REQUIRED, "title", "confidences", "shard_size", "seed", "weights", "published", "expected")
+OPTIONAL = ("title", "output", "confidences", "shard_size", "seed", "weights", "published", "published_are", "expected")
+KNOWN = (*REQUIRED, *OPTIONAL)
 
 
 def read_plan(
@@ -106,19 +108,19 @@ def make_plan(
     """
     said = {"title": Path(name).stem, "shard_size": 32, "seed": 0, **table}
     _check(said, name)
-    goal = _goal(said["goal"], name)
     where = local_device(device)
     check_device(where)
     weights = Weights(folder, folder / said["weights"] if "weights" in said else None, where)
-    generators = {one: as_generator(one, weights.load(one)) for one in said["generators"]}
+    generators = {one: as_generator(one, weights.load(one, is_generator=True)) for one in said["generators"]}
     data = open_data(said["data"], folder, root, _image_shape(weights, said["generators"]))
+    goal = _goal(said["goal"], name, data.class_names)
 
     @cache
     def references() -> tuple[Tensor, Tensor]:
         real, labels = data.references()
         return real.to(where), labels.to(where)
 
-    setup = Setup(weights.load(said["model"]), generators, _confidences(said, goal, name), weights, references)
+    setup = Setup(_explained(said, weights), generators, _confidences(said, goal, name), weights, references)
     count = len(data.images)  # type: ignore[arg-type]
     return Plan(
         images=data.images if images is None else Subset(data.images, range(min(images, count))),
@@ -133,8 +135,10 @@ def make_plan(
             label: make_metric(setup, label, kind, arguments)
             for label, kind, arguments in _entries(said, "metrics", "metric")
         },
+        class_names={} if _are_numbers(data.class_names) else data.class_names,
         title=said["title"],
         published=said.get("published", {}),
+        published_are=said.get("published_are", "means"),
         expected=[_expectation(one, name) for one in said.get("expected", [])],
         shard_size=said["shard_size"],
         seed=said["seed"],
@@ -176,6 +180,8 @@ def _check(said: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{name}: generators must be a list of names, received {generators!r}")
     if len(set(generators)) < len(generators):
         raise ValueError(f"{name}: generators must differ, received {generators!r}")
+    if said.get("output", "logits") not in OUTPUT_KINDS:
+        raise ValueError(f"{name}: output must be one of {', '.join(OUTPUT_KINDS)}, received {said['output']!r}")
     for part in ("title", "model", "weights"):
         if not isinstance(said.get(part, ""), str):
             raise ValueError(f"{name}: {part} must be a string, received {said[part]!r}")
@@ -196,12 +202,16 @@ def _check_table(what: str, received: Any) -> None:
         raise ValueError(f"{what} must be a TOML table, received {received!r}")
 
 
-def _goal(table: Mapping[str, Any], name: str) -> GoalOf:
-    if len(table) != 1 or not set(table) <= set(GOALS):
+def _goal(table: Mapping[str, Any], name: str, class_names: Mapping[int, str]) -> GoalOf:
+    settings = {"tolerance": table["tolerance"]} if {"near", "tolerance"} <= set(table) else {}
+    said = {kind: value for kind, value in table.items() if kind not in settings}
+    if len(said) != 1 or not set(said) <= set(GOALS):
         raise ValueError(f"{name}: goal must be one of {', '.join(GOALS)} and its value, received {dict(table)}")
-    [(kind, value)] = table.items()
+    [(kind, value)] = said.items()
     try:
-        return GOALS[kind](value)
+        if kind == "reach" and isinstance(value, str):
+            value = label_of(value, class_names)
+        return GOALS[kind](value, **settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: goal.{kind}: {error}") from error
 
@@ -220,9 +230,21 @@ def _tried(goal: GoalOf) -> Goal:
     return goal(torch.zeros(1, dtype=torch.int64))
 
 
+def _explained(said: Mapping[str, Any], weights: Weights) -> nn.Module:
+    model: nn.Module = weights.load(said["model"])
+    kind = said.get("output", "logits")
+    return model if kind == "logits" else AsLogits(model, kind)
+
+
 def _image_shape(weights: Weights, generators: Sequence[str]) -> Sequence[int] | None:
-    shape: Sequence[int] | None = weights.card(generators[0]).arguments.get("image_shape")
+    card = weights.card(generators[0])
+    shape: Sequence[int] | None = card.arguments.get("image_shape") if card else None
     return shape
+
+
+def _are_numbers(class_names: Mapping[int, str]) -> bool:
+    """Whether names say no more than the labels do."""
+    return all(name == str(label) for label, name in class_names.items())
 
 
 def _expectation(one: Any, name: str) -> Expectation:

@@ -2,24 +2,28 @@ r"""The models that a plan names: of the zoo, of the plan's own folder of weight
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor, nn
 
 from captum_dcf import zoo
+from captum_dcf.search.model import Model, OutputKind
 from captum_dcf.zoo.card import SHIPPED
 
-__all__ = ["PerClass", "Weights"]
+__all__ = ["AsLogits", "PerClass", "Weights"]
 
 
 class Weights:
     r"""Models by name, each loaded once.
 
     A name is one of the zoo or of the plan's folder of weights, which comes first; ``FOLDER/NAME`` is what
-    ``captum-dcf train NAME --out FOLDER`` wrote, relative to the plan.
+    ``captum-dcf train`` wrote into FOLDER, and ``my.py:net`` or ``package.module:net`` code of the user's, see
+    :func:`captum_dcf.loading.load_model`. Folders and files are relative to the plan.
 
     Args:
         base: The folder of the plan.
@@ -27,7 +31,7 @@ class Weights:
         device: Where models are to be.
 
     Attributes:
-        used: SHA-256 of the weights asked for so far, by name.
+        used: SHA-256 of the weights asked for so far, by name; of a user's own model that of its code and parameters.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -40,20 +44,30 @@ class Weights:
         self.used: dict[str, str] = {}
         self._loaded = cache(self._load)
 
-    def load(self, name: str) -> nn.Module:
+    def load(self, name: str, is_generator: bool = False) -> Any:
         r"""A model by its name.
+
+        Args:
+            name: Its name.
+            is_generator: Whether code of the user's is to give a generator, and not another model.
 
         Raises:
             FileNotFoundError: There is none of that name.
-            ValueError: That is no name, or the files are damaged.
+            ImportError: There is no such module, or nothing of that name in it.
+            ValueError: That is no name, the files are damaged, or the user's code fails.
         """
-        self.used[name] = self.card(name).sha256
-        return self._loaded(name)
-
-    def card(self, name: str) -> zoo.Card:
-        r"""The card of a model."""
         if not isinstance(name, str):
             raise ValueError(f"a model must be given by its name, received {name!r}")
+        # What is not code is what it is, and is loaded once.
+        model = self._loaded(name, is_generator and ":" in name)
+        card = self.card(name)
+        self.used[name] = self._sha256(name, model) if card is None else card.sha256
+        return model
+
+    def card(self, name: str) -> zoo.Card | None:
+        r"""The card of a model; None for code of the user's."""
+        if ":" in name:
+            return None
         folder, own = self._place(name)
         return zoo.read_card(own, folder)
 
@@ -74,7 +88,8 @@ class Weights:
         if not names:
             raise FileNotFoundError(f"no model {pattern!r} for any class; there are {sorted(known)}")
         for name in names.values():
-            self.used[name] = self.card(name).sha256
+            card = self.card(name)
+            self.used[name] = card.sha256 if card else ""
         return PerClass({label: partial(self.load, names[label]) for label in sorted(names)})
 
     def _place(self, name: str) -> tuple[Path, str]:
@@ -84,10 +99,44 @@ class Weights:
         is_own = self.folder is not None and ("{}" in own or (self.folder / f"{own}.json").is_file())
         return (self.folder if is_own and self.folder is not None else SHIPPED), own
 
-    def _load(self, name: str) -> nn.Module:
-        folder, own = self._place(name)
-        model: nn.Module = zoo.load(own, folder)
-        return model.to(self.device)
+    def _load(self, name: str, is_generator: bool) -> Any:
+        model: Any
+        if ":" in name:
+            from captum_dcf.loading import load_generator, load_model
+
+            model = (load_generator if is_generator else load_model)(self._code(name))
+        else:
+            folder, own = self._place(name)
+            model = zoo.load(own, folder)
+        return model.to(self.device) if isinstance(model, nn.Module) else model
+
+    def _code(self, name: str) -> str:
+        file, _, function = name.rpartition(":")
+        return f"{self.base / file}:{function}" if file.endswith(".py") else name
+
+    def _sha256(self, name: str, model: Any) -> str:
+        """Of a user's file of code, and of the parameters and buffers that it gives a model."""
+        file = name.rpartition(":")[0]
+        code = (self.base / file).read_bytes() if file.endswith(".py") else b""
+        state = model.state_dict() if isinstance(model, nn.Module) else {}
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        return hashlib.sha256(code + tensors_to_bytes(tensors)).hexdigest()
+
+
+class AsLogits(nn.Module):
+    r"""A classifier of probabilities or of one logit as one of logits (N, C), which methods and metrics all take.
+
+    Args:
+        model: The classifier.
+        kind: What it gives, ``"probabilities"`` (N, C), or ``"binary_logit"`` (N,) or (N, 1), positive for class 1.
+    """
+
+    def __init__(self, model: Callable[..., Any], kind: OutputKind) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        return Model(self.model, len(images), kind=self.kind)(images)
 
 
 class PerClass(Mapping[int, Any]):

@@ -21,27 +21,27 @@ class Source:
     r"""A data set, or a kind of data set such as a folder of images.
 
     Attributes:
-        open: ``"module:function"`` of ``(root, split, image_shape)`` that gives a torch ``Dataset`` with a length, of
-            pairs of an image, float32 (C, H, W) in [0, 1], and its label, a number. ``root`` is a folder or None,
-            ``split`` is ``"train"`` or ``"test"`` (None: everything, where there are no splits), ``image_shape`` is
-            (C, H, W) or None for that of the source. A data set may have ``targets``, all labels in order, so that they
-            are known without reading images.
+        open: ``"module:function"`` of ``(root, split, image_shape, **arguments)`` that gives a torch ``Dataset`` with a
+            length, of pairs of an image, float32 (C, H, W) in [0, 1], and its label, a number. ``root`` is a folder or
+            None, ``split`` is ``"train"`` or ``"test"`` (None: everything, where there are no splits), ``image_shape``
+            is (C, H, W) or None for that of the source, ``arguments`` are the source's own. A data set may have
+            ``targets``, all labels in order, so that they are known without reading images.
         image_shape: (C, H, W) of its images; None where the user says it.
-        labels: ``"classes"``, integers from 0 on, or ``"value"``, real numbers.
+        labels: ``"classes"``, integers from 0 on, ``"value"``, real numbers, or ``"any"``, where the data decide.
         classes: Names of the classes, those of label 0, 1, ...; None where they are not known before it is opened.
         credit: What it is, by whom and under which licence, for the cards of what is trained on it.
     """
 
     open: str
     image_shape: tuple[int, ...] | None
-    labels: Literal["classes", "value"]
+    labels: Literal["classes", "value", "any"]
     classes: tuple[str, ...] | None
     credit: str
 
     def __post_init__(self) -> None:
         registry.check_place(self.open, "open")
-        if self.labels not in ("classes", "value"):
-            raise ValueError(f"labels must be 'classes' or 'value', received {self.labels!r}")
+        if self.labels not in ("classes", "value", "any"):
+            raise ValueError(f"labels must be 'classes', 'value' or 'any', received {self.labels!r}")
 
 
 SOURCES: dict[str, Source] = {
@@ -66,6 +66,41 @@ SOURCES: dict[str, Source] = {
         classes=None,
         credit="images of a folder of the user's",
     ),
+    "images": Source(
+        open="captum_dcf.data.images:open_images",
+        image_shape=None,
+        labels="any",
+        classes=None,
+        credit="images of the user's",
+    ),
+    "celeba": Source(
+        open="captum_dcf.data.celeba:open_celeba",
+        image_shape=None,
+        labels="classes",
+        classes=None,
+        credit="CelebA; Liu, Luo, Wang and Tang (ICCV 2015), for non-commercial research only",
+    ),
+    "celeba-hq": Source(
+        open="captum_dcf.data.celeba_hq:open_celeba_hq",
+        image_shape=None,
+        labels="classes",
+        classes=None,
+        credit="CelebAMask-HQ; Lee, Liu, Wu and Luo (CVPR 2020), for non-commercial research only",
+    ),
+    "chexpert": Source(
+        open="captum_dcf.data.chexpert:open_chexpert",
+        image_shape=None,
+        labels="classes",
+        classes=None,
+        credit="CheXpert; Irvin et al. (AAAI 2019), Stanford's research use agreement: non-commercial, not passed on",
+    ),
+    "nih-chest": Source(
+        open="captum_dcf.data.nih_chest:open_nih_chest",
+        image_shape=None,
+        labels="any",
+        classes=None,
+        credit="ChestX-ray14 of the NIH Clinical Center; Wang et al. (CVPR 2017), free to use",
+    ),
 }
 
 
@@ -79,17 +114,24 @@ def register(name: str, source: Source) -> None:
 
 
 def open_source(
-    name: str, root: str | Path | None = None, split: str | None = "train", image_shape: Sequence[int] | None = None
+    name: str,
+    root: str | Path | None = None,
+    split: str | None = "train",
+    image_shape: Sequence[int] | None = None,
+    **arguments: Any,
 ) -> Dataset[tuple[Tensor, Any]]:
     r"""Opens a source by name.
 
     Args:
         name: One of ``SOURCES``.
         root: Folder of the data. Without one, ``mnist`` gives the bundled samples; ``helix`` needs none.
-        split: ``"train"`` or ``"test"``, or for ``folder`` None: everything in it.
+        split: ``"train"`` or ``"test"``, or for ``folder`` and ``images`` None: everything in it.
         image_shape: (C, H, W); that of the source by default.
+        **arguments: What else the source takes, such as the ``column`` of
+            :func:`captum_dcf.data.images.open_images`.
 
     Raises:
+        TypeError: The source takes no such argument.
         ValueError: There is no such source, or it has no such split or shape, or its files are damaged.
         FileNotFoundError: The data are not in ``root``.
 
@@ -101,7 +143,7 @@ def open_source(
     source = registry.find(SOURCES, name, "source")
     if split not in ("train", "test", None):
         raise ValueError(f"split must be 'train', 'test' or None, received {split!r}")
-    dataset: Dataset[tuple[Tensor, Any]] = registry.imported(source.open)(root, split, image_shape)
+    dataset: Dataset[tuple[Tensor, Any]] = registry.imported(source.open)(root, split, image_shape, **arguments)
     return dataset
 
 

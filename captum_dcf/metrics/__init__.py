@@ -4,7 +4,8 @@ The caller reduces: ``im1(...).mean()``. Only :func:`frechet_distance` and :func
 What all of them have in common, and how to add one, stands in :mod:`captum_dcf.metrics.registry`.
 """
 
-from .distance import l1, l2_input, l2_latent, sparsity, ssim
+from .denoised import denoised_source, denoised_validity
+from .distance import l1, l2_input, l2_latent, l2_latent_encoded, sparsity, ssim
 from .likelihood import likelihood_percentile, log_likelihood
 from .manifold import off_manifold
 from .neighbor import neighbor_agreement, neighbor_mean
@@ -18,6 +19,8 @@ __all__ = [
     "METRICS",
     "cout",
     "deletion",
+    "denoised_source",
+    "denoised_validity",
     "frechet_distance",
     "im1",
     "im2",
@@ -26,6 +29,7 @@ __all__ = [
     "l1",
     "l2_input",
     "l2_latent",
+    "l2_latent_encoded",
     "likelihood_percentile",
     "load_metric",
     "log_likelihood",

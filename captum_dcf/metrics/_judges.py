@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import result_dtype
 
-__all__ = ["ForwardFunc", "OutputKind", "ask", "check_judge", "class_probabilities"]
+__all__ = ["ForwardFunc", "OutputKind", "ask", "check_judge", "class_probabilities", "encoded"]
 
 ForwardFunc = Callable[..., Tensor]
 OutputKind = Literal["logits", "probabilities", "binary_logit"]
 
 # The sum of probabilities in half precision, rounded for each class.
 _TOLERANCE = 1e-2
+# Images that a generator is given at a time: more are no faster, and need the memory.
+_IMAGES_AT_ONCE = 256
 
 
 def check_judge(judge: Any) -> None:
@@ -68,6 +70,18 @@ def ask(judge: ForwardFunc, images: Tensor, additional_forward_args: Any = None)
     if not isinstance(answer, Tensor):
         raise TypeError(f"{judge!r} must give a tensor, received {type(answer).__name__}; wrap it in a function")
     return answer
+
+
+def encoded(generator: Generator, images: Tensor) -> Tensor:
+    r"""Latents (N, D) of images (N, ...), one or more, in batches; layers that are constant are assembled once.
+
+    Raises:
+        ValueError: :func:`check_judge` refuses the generator.
+    """
+    check_judge(generator)
+    with generator.constant():
+        # Copies, since an encoder may write into its input.
+        return torch.cat([generator.encode(batch.clone()) for batch in images.split(_IMAGES_AT_ONCE)])
 
 
 def class_probabilities(

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from captum_dcf.generators.base import Generator
 from captum_dcf.metrics._arguments import check_same_shape, in_common_dtype, result_dtype
-from captum_dcf.metrics._judges import check_judge
+from captum_dcf.metrics._judges import encoded
 from captum_dcf.metrics.registry import metric
 
-__all__ = ["l1", "l2_input", "l2_latent", "sparsity", "ssim"]
+__all__ = ["l1", "l2_input", "l2_latent", "l2_latent_encoded", "sparsity", "ssim"]
 
 _SSIM_WINDOW = 11
 _SSIM_DEVIATION = 1.5
@@ -44,7 +44,7 @@ def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Euclidean distance in input space, :math:`\| x' - x \|_2`.
 
     Range [0, ∞), in pixel values; lower is closer. An adversarial example is closer here than a counterfactual on the
-    data manifold: read it beside :func:`l2_latent`.
+    data manifold: read it beside :func:`l2_latent_encoded`.
 
     Args:
         inputs: Images x (N, ...).
@@ -64,17 +64,44 @@ def l2_input(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
 
 
 @metric(better="lower")
+def l2_latent(start_latents: Tensor, end_latents: Tensor) -> Tensor:
+    r"""How far a search moved in latents, :math:`\| z' - z \|_2`.
+
+    Range [0, ∞), in units of the latent space; lower is closer. z is where the search began, and z' what it decoded to
+    x': ``result.start_latents`` and ``result.end_latents``. Before x' is judged its pixels are put within the range of
+    the data, so the latent of x' is another one: see :func:`l2_latent_encoded`.
+
+    Args:
+        start_latents: Latents z (N, D).
+        end_latents: Latents z' of the same shape.
+
+    Returns:
+        Distances (N,).
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Examples:
+        >>> l2_latent(torch.zeros(2, 9), torch.ones(2, 9))
+        tensor([3., 3.])
+    """
+    check_same_shape(start_latents=start_latents, end_latents=end_latents)
+    start, end = in_common_dtype(start_latents, end_latents)
+    return _lengths(end - start)
+
+
+@metric(better="lower")
 @torch.no_grad()
-def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
-    r"""Euclidean distance of the latents, :math:`\| g^{-1}(x') - g^{-1}(x) \|_2`.
+def l2_latent_encoded(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Euclidean distance of the latents of the two images, :math:`\| g^{-1}(x') - g^{-1}(x) \|_2`.
 
     Range [0, ∞), in units of the latent space; lower is closer. Both images are encoded, so that it also judges
-    counterfactuals which were not found with ``generator`` (Dombrowski et al., 2024, https://arxiv.org/abs/2206.05075).
+    counterfactuals which were not found with ``generator``, such as adversarial examples (Dombrowski et al., 2024,
+    https://arxiv.org/abs/2206.05075).
 
-    It is not how far a search moved: that is ``(result.end_latents - result.start_latents).norm(dim=1)``. A search
-    clamps the image that it decodes to ``data_range``, and the clamped image has other latents. For fours of MNIST that
-    became nines by ``mnist-glow`` the search moved by 2.9 on average, and this distance is 6.1; without the clamp it is
-    2.9 too.
+    It is more than the search moved, :func:`l2_latent`, since pixels that the decoder leaves beyond the range of the
+    data are put on its bounds, and these few pixels have other latents. For fours of MNIST that became nines by
+    ``mnist-glow`` the search moved by 2.9 on average, and this distance is 6.1; without the clamp it is 2.9 too.
 
     Args:
         generator: Gives the latents; in evaluation mode.
@@ -90,10 +117,7 @@ def l2_latent(generator: Generator, inputs: Tensor, counterfactuals: Tensor) -> 
     check_same_shape(inputs=inputs, counterfactuals=counterfactuals)
     if len(inputs) == 0:
         return inputs.new_zeros(0, dtype=result_dtype(inputs))
-    check_judge(generator)
-    # Copies, since an encoder may write into its input.
-    latents = [generator.encode(images.clone()) for images in (inputs, counterfactuals)]
-    start, end = in_common_dtype(*latents)
+    start, end = in_common_dtype(encoded(generator, inputs), encoded(generator, counterfactuals))
     return _lengths(end - start)
 
 

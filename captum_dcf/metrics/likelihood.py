@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_dcf.generators.base import Generator
+from captum_dcf.generators.support import plausibility
 from captum_dcf.metrics._arguments import check_images, result_dtype
 from captum_dcf.metrics._judges import check_judge
 from captum_dcf.metrics.registry import metric
@@ -37,42 +38,40 @@ def log_likelihood(generator: Generator, counterfactuals: Tensor) -> Tensor:
     check_judge(generator)
     if len(counterfactuals) == 0:
         return counterfactuals.new_zeros(0, dtype=result_dtype(counterfactuals))
-    # Copies, since a flow may write into its input.
-    return torch.cat([generator.log_prob(part.clone()) for part in torch.split(counterfactuals, _IMAGES_AT_ONCE)])
+    with generator.constant():
+        # Copies, since a flow may write into its input.
+        return torch.cat([generator.log_prob(part.clone()) for part in torch.split(counterfactuals, _IMAGES_AT_ONCE)])
 
 
 @metric(better="higher")
-def likelihood_percentile(generator: Generator, counterfactuals: Tensor, references: Tensor) -> Tensor:
-    r"""Percentage of held-out real images that are at most as plausible as x'.
-
-    .. math:: \frac{100}{M} \sum_{j=1}^{M} [\, \log p(x_j) \le \log p(x') \,]
+@torch.no_grad()
+def likelihood_percentile(generator: Generator, counterfactuals: Tensor) -> Tensor:
+    r"""Percentage of the generator's training images that are less plausible to it than x'.
 
     Range [0, 100], in per cent; higher is more plausible. Around 50 is what a real image has; near 0, x' is less
-    plausible than almost all of them, which is how adversarial examples look. NaN where the
-    density of x' is.
+    plausible than almost all of them, as adversarial examples are. The plausibility is log p(x'), or minus the length
+    of the latent for a generator without a density. NaN where that is.
 
     Args:
-        generator: One with a density, such as a flow; in evaluation mode.
+        generator: One with a ``support``: those of the zoo that are trained to be searched have one, and
+            :func:`~captum_dcf.generators.measure_support` measures it. In evaluation mode.
         counterfactuals: Images x' (N, C, H, W).
-        references: Real images (M, C, H, W) that the generator was not trained on, best those of the target class.
 
     Returns:
         Percentages (N,).
 
     Raises:
-        TypeError: The generator has no density.
-        ValueError: There is no reference, the shapes do not fit, or the density of a reference is NaN.
+        ValueError: The generator has no support, or one of another kind.
     """
-    check_images(counterfactuals=counterfactuals, references=references)
-    if len(references) == 0:
-        raise ValueError("there are no references: a percentile needs at least one")
-    if counterfactuals.shape[1:] != references.shape[1:]:
-        raise ValueError(
-            "counterfactuals and references must be images of one shape, "
-            f"received {tuple(counterfactuals.shape)} and {tuple(references.shape)}"
-        )
-    own, real = log_likelihood(generator, counterfactuals), log_likelihood(generator, references)
-    if real.isnan().any():
-        raise ValueError(f"references must have a density: of {len(real)}, {int(real.isnan().sum())} have NaN")
-    percentages = 100 * (real[None] <= own[:, None]).to(own.dtype).mean(1)
-    return percentages.masked_fill(own.isnan(), torch.nan)
+    check_images(counterfactuals=counterfactuals)
+    check_judge(generator)
+    name = type(generator).__name__
+    if generator.support is None:
+        raise ValueError(f"{name} has no support: set generator.support = measure_support(generator, training images)")
+    if len(counterfactuals) == 0:
+        return counterfactuals.new_zeros(0, dtype=result_dtype(counterfactuals))
+    # A copy, since a flow may write into its input.
+    measured, values = plausibility(generator, counterfactuals.clone())
+    if measured != generator.support.of:
+        raise ValueError(f"the support of {name} is of {generator.support.of}, and {name} gives {measured}")
+    return generator.support.percentile(values)

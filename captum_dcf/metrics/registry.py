@@ -14,6 +14,8 @@ A metric is a function decorated with :func:`metric`. Its parameters, in this or
    ``source``           class that the model gives x, in the same forms
    ``references``       real images, (M, C, H, W)
    ``reference_labels`` their classes or values, (M,)
+   ``start_latents``    latents where a search began, (N, D); only searches in latents have them
+   ``end_latents``      latents that it decoded to x', of the same shape
    ==================== ==========================================================================================
 
 3. settings: keyword only.
@@ -59,11 +61,15 @@ DATA = (
     "source",
     "references",
     "reference_labels",
+    "start_latents",
+    "end_latents",
 )
 
 METRICS: dict[str, str] = {
     "cout": "captum_dcf.metrics.perturbation:cout",
     "deletion": "captum_dcf.metrics.perturbation:deletion",
+    "denoised_source": "captum_dcf.metrics.denoised:denoised_source",
+    "denoised_validity": "captum_dcf.metrics.denoised:denoised_validity",
     "frechet_distance": "captum_dcf.metrics.realism:frechet_distance",
     "im1": "captum_dcf.metrics.reconstruction:im1",
     "im2": "captum_dcf.metrics.reconstruction:im2",
@@ -72,6 +78,7 @@ METRICS: dict[str, str] = {
     "l1": "captum_dcf.metrics.distance:l1",
     "l2_input": "captum_dcf.metrics.distance:l2_input",
     "l2_latent": "captum_dcf.metrics.distance:l2_latent",
+    "l2_latent_encoded": "captum_dcf.metrics.distance:l2_latent_encoded",
     "likelihood_percentile": "captum_dcf.metrics.likelihood:likelihood_percentile",
     "log_likelihood": "captum_dcf.metrics.likelihood:log_likelihood",
     "neighbor_agreement": "captum_dcf.metrics.neighbor:neighbor_agreement",

@@ -48,6 +48,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         role="generator",
         generator="captum_dcf.zoo.adapters:autoencoder_generator",
     ),
+    "conv_vae": Architecture(
+        build="captum_dcf.models.vae:ConvVAE",
+        role="generator",
+        generator="captum_dcf.zoo.adapters:autoencoder_generator",
+    ),
+    "conv_gan": Architecture(
+        build="captum_dcf.models.gan:ConvGAN",
+        role="generator",
+        generator="captum_dcf.zoo.adapters:autoencoder_generator",
+    ),
+    "conv_regressor": Architecture(build="captum_dcf.models.classifier:ConvRegressor", role="regressor"),
     "conv_classifier": Architecture(build="captum_dcf.models.classifier:ConvClassifier", role="classifier"),
     "residual_classifier": Architecture(build="captum_dcf.models.classifier:ResidualClassifier", role="classifier"),
     "helix_flow": Architecture(

@@ -2,12 +2,14 @@ r"""Checkpoints of a training: what is found is read as data only, and gone on f
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["epochs_done", "read_checkpoint"]
+__all__ = ["read_checkpoint", "rounds_done", "write_whole"]
 
 _PARTS = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "hyper_parameters")
 
@@ -42,6 +44,26 @@ def read_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return checkpoint
 
 
-def epochs_done(checkpoint: dict[str, Any] | None) -> int:
-    r"""How many epochs a checkpoint has, 0 for none."""
+def rounds_done(checkpoint: dict[str, Any] | None) -> int:
+    r"""How many rounds a checkpoint has, 0 for none."""
     return 0 if checkpoint is None else int(checkpoint["epoch"]) + 1
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    r"""Has a file written beside its place, and moved there when all of it is on the disk.
+
+    Args:
+        path: Its place. What stood there stays as it was until then, also when the process is killed.
+        write: Writes the file at the path that it is given, which ends as ``path`` does.
+
+    Raises:
+        OSError: It cannot be written; what was written of it is taken away.
+    """
+    temporary = path.with_name(f".unfinished-{path.name}")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -11,7 +11,9 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torchmetrics import MeanSquaredError
 
+from captum_dcf.data.sources import labels_of
 from captum_dcf.models.glow import CouplingNetwork
 
 __all__ = [
@@ -20,12 +22,13 @@ __all__ = [
     "Objective",
     "PointLikelihood",
     "Reconstruction",
+    "Regression",
     "bits_per_dimension",
 ]
 
 
 class Objective(lightning.LightningModule):
-    r"""A model, its loss, its metric on held-out images, and Adam with a warm-up of 2 % and a cosine decay to zero.
+    r"""A model, its loss, its metric on all held-out images, and Adam with a warm-up of 2 % and a cosine decay to zero.
 
     Args:
         model: The model to train.
@@ -35,9 +38,11 @@ class Objective(lightning.LightningModule):
 
     Attributes:
         metric_name: Name of the metric.
+        betas: Adam's, the decay of its averages of gradients and of their squares.
     """
 
     metric_name: str
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def __init__(
         self,
@@ -58,7 +63,7 @@ class Objective(lightning.LightningModule):
 
     @abstractmethod
     def metric(self, images: Tensor, labels: Tensor) -> Tensor:
-        r"""The metric on one batch, averaged over it."""
+        r"""The metric on one batch, averaged over it; averaged over batches by their sizes it is that of all images."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         images, labels = batch
@@ -72,7 +77,9 @@ class Objective(lightning.LightningModule):
         self.log(self.metric_name, self.metric(*batch), prog_bar=True, batch_size=len(batch[0]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+        )
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmed_cosine(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -89,6 +96,8 @@ class Likelihood(Objective):
 
     def on_train_start(self) -> None:
         batches = self.trainer.train_dataloader
+        # Draws random numbers, for the order of the images and for their noise; a training that goes on from a
+        # checkpoint has its scales, and does not come here.
         if self.global_step == 0 and batches is not None:
             with torch.no_grad():
                 images, labels = next(iter(batches))
@@ -158,22 +167,73 @@ class Reconstruction(Objective):
         return nn.functional.mse_loss(self.model(images), images)
 
     def metric(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.loss(images, labels)
+        return nn.functional.mse_loss(self.model(images), images)
 
 
-def bits_per_dimension(flow: Any, images: Tensor, bins: int = 256) -> Tensor:
-    r"""Negative log-likelihood of dequantised 8-bit images in bits per dimension, (N,); lower is better.
+class Regression(Objective):
+    r"""Mean squared error of values, in units of the deviation of the training labels.
 
-    Each call draws its own dequantisation noise, uniform in one grey level around each pixel.
+    The metric is the root of the mean squared error, in the units of the labels, lower is better. The model is a
+    :class:`~captum_dcf.models.classifier.ConvRegressor`, or another with ``set_units`` and ``deviation``.
+    """
+
+    metric_name = "root_mean_squared_error"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        augment: Sequence[Callable[[Tensor], Tensor]] = (),
+    ) -> None:
+        super().__init__(model, learning_rate, weight_decay, augment)
+        self.of_all = MeanSquaredError(squared=False)
+
+    def on_train_start(self) -> None:
+        # A training that goes on from a checkpoint has its units.
+        if self.global_step == 0:
+            dataset: Any = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]
+            # A data set of batches has no length, and is around that of their images.
+            model: Any = self.model
+            model.set_units(labels_of(dataset if hasattr(dataset, "__len__") else dataset.dataset))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        model: Any = self.model
+        error: Tensor = nn.functional.mse_loss(self._values(images), labels.to(images)) / model.deviation.square()
+        return error
+
+    def metric(self, images: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.mse_loss(self._values(images), labels.to(images)).sqrt()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        # A mean of roots is not the root of the mean.
+        images, labels = batch
+        self.of_all.update(self._values(images), labels.to(images))
+        self.log(self.metric_name, self.of_all, prog_bar=True)
+
+    def _values(self, images: Tensor) -> Tensor:
+        values: Tensor = self.model(images)
+        return values.reshape(len(images))
+
+
+def bits_per_dimension(flow: Any, images: Tensor, bins: int | None = None) -> Tensor:
+    r"""Negative log-likelihood of dequantised images in bits per dimension, (N,); lower is better.
+
+    Pixels are rounded to the nearest of ``bins`` grey levels, which changes nothing of 8-bit images where there are
+    256, and each call draws its own dequantisation noise, uniform in one grey level around each pixel. Figures of
+    different ``bins`` cannot be compared: at most log2(``bins``) bits are there to be saved.
 
     Args:
         flow: A normflows ``MultiscaleFlow`` on pixels in [0, 1].
         images: Images (N, C, H, W) in [0, 1].
-        bins: Grey levels.
+        bins: Grey levels; by default those that the flow was made for, or 256 where it does not say.
     """
+    if bins is None:
+        bins = getattr(getattr(flow, "transform", None), "bins", 256)
     dimensions = images[0].numel()
-    noise = (torch.rand_like(images) - 0.5) / (bins - 1)
-    log_likelihood: Tensor = flow.log_prob(images + noise, None)
+    levels = (images * (bins - 1)).round()
+    noise = torch.rand_like(images) - 0.5
+    log_likelihood: Tensor = flow.log_prob((levels + noise) / (bins - 1), None)
     return (dimensions * math.log(bins - 1) - log_likelihood) / (dimensions * math.log(2))
 
 

@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_dcf.search.result import Counterfactual
+from captum_dcf.visualization.captions import end_caption, start_caption
 from captum_dcf.visualization.notebook import NotebookFigure
 
 __all__ = ["counterfactual_figure"]
 
-INCHES = 1.15
+# Of a panel: images of more than 115 pixels are drawn larger, up to a page that can still be printed.
+INCHES, PIXELS_PER_INCH, MOST_INCHES = 1.15, 100, 2.5
 ROWS = 8
 # Rows that the bar of colours is as high as, at most.
 BAR_ROWS = 6
@@ -31,8 +33,13 @@ def counterfactual_figure(
     rows: Iterable[int] | None = None,
     row_labels: Sequence[str] | None = None,
     data_range: tuple[float, float] | None = (0.0, 1.0),
+    scores: Sequence[tuple[float, float]] | None = None,
 ) -> Figure:
     r"""A figure with one row per example: x, its reconstruction, and for each method x' and x' - x.
+
+    Below x and x' stand the score, by its name where the result says it (``about["score"]``), steps or status, the
+    percentile of the plausibility where it is known, and how far x' was decoded beyond the range where that is more
+    than 0.05 of it.
 
     All differences share one scale, symmetric about zero, so that their strength can be compared between examples and
     methods; red is added, blue is taken away. The scale ends where the largest difference does. Of three channels each
@@ -45,6 +52,8 @@ def counterfactual_figure(
         row_labels: What to write beside each of them.
         data_range: Pixel values drawn as black and white; None, for images without bounds, for the least and greatest
             value that is drawn.
+        scores: What to write in place of the scores of x and x' of each row, such as values in their unit; for a single
+            result.
 
     Returns:
         The figure; ``figure.savefig(path)`` writes it.
@@ -59,20 +68,25 @@ def counterfactual_figure(
     index = _index(rows, len(next(iter(results.values()))))
     if row_labels is not None and len(row_labels) != len(index):
         raise ValueError(f"row_labels must have one label per row, received {len(row_labels)} for {len(index)} rows")
-    shown = {str(name): _Shown(result, index) for name, result in results.items()}
+    if scores is not None and (len(scores) != len(index) or len(results) > 1):
+        received = f"received {len(scores)} for {len(index)} rows of {len(results)}"
+        raise ValueError(f"scores must be one pair per row of one result, {received}")
+    shown = {str(name): _Shown(result, index, scores) for name, result in results.items()}
     first = next(iter(shown.values()))
     limit = max(float(np.abs(part.difference).max()) for part in shown.values()) or 1.0
     columns = 2 + 2 * len(shown)
-    figure = NotebookFigure(figsize=(INCHES * columns + 1.2, INCHES * len(index) + 0.8), layout="constrained")
+    inches = min(max(INCHES, max(first.inputs.shape[1:3]) / PIXELS_PER_INCH), MOST_INCHES)
+    figure = NotebookFigure(figsize=(inches * columns + 1.2, inches * len(index) + 0.8), layout="constrained")
     axes = figure.subplots(len(index), columns, squeeze=False)
     grey = Normalize(*(_extremes(shown.values()) if data_range is None else data_range))
     for row, row_axes in enumerate(axes):
         _draw(row_axes[0], first.inputs[row], grey)
+        row_axes[0].set_xlabel(first.start_captions[row], fontsize=7, labelpad=2, parse_math=False)
         _draw(row_axes[1], first.reconstructions[row], grey)
         for method, part in enumerate(shown.values()):
             _draw(row_axes[2 + 2 * method], part.counterfactuals[row], grey)
             differences = row_axes[3 + 2 * method].imshow(part.difference[row], cmap="RdBu_r", vmin=-limit, vmax=limit)
-            row_axes[2 + 2 * method].set_xlabel(part.captions[row], fontsize=7, labelpad=2)
+            row_axes[2 + 2 * method].set_xlabel(part.captions[row], fontsize=7, labelpad=2, parse_math=False)
         if row_labels is not None:
             label = textwrap.fill(str(row_labels[row]), LABEL_WIDTH, max_lines=3, placeholder="…")
             row_axes[0].set_ylabel(label, fontsize=8, parse_math=False)
@@ -92,21 +106,14 @@ def counterfactual_figure(
 class _Shown:
     """The rows of a result that are drawn, as arrays (rows, H, W, C), and differences (rows, H, W)."""
 
-    def __init__(self, result: Counterfactual, index: list[int]) -> None:
+    def __init__(self, result: Counterfactual, index: list[int], scores: Sequence[tuple[float, float]] | None) -> None:
         self.inputs = _as_array(result.inputs[index])
         self.reconstructions = _as_array(result.reconstructions[index])
         self.counterfactuals = _as_array(result.counterfactuals[index])
         self.difference = _strongest(_as_array(result.attributions[index]))
-        statuses = [result.statuses()[row].name.lower().replace("_", " ") for row in index]
-        self.captions = [
-            f"{score:.3f}, {steps} steps" if reached else f"{score:.3f}, {status}"
-            for score, steps, reached, status in zip(
-                result.end_scores[index].tolist(),
-                result.steps[index].tolist(),
-                result.reached[index].tolist(),
-                statuses,
-            )
-        ]
+        pairs = scores or [*zip(result.start_scores[index].tolist(), result.end_scores[index].tolist())]
+        self.start_captions = [start_caption(result, row, pair[0]) for row, pair in zip(index, pairs)]
+        self.captions = [end_caption(result, row, pair[1]) for row, pair in zip(index, pairs)]
 
 
 def _index(rows: Iterable[int] | None, count: int) -> list[int]:

@@ -7,12 +7,16 @@ import normflows as nf
 from captum_dcf.generators.autoencoder import AutoencoderGenerator
 from captum_dcf.generators.flow import NormalizingFlowGenerator
 from captum_dcf.models.autoencoder import ConvAutoencoder
+from captum_dcf.models.gan import ConvGAN
 
 __all__ = ["autoencoder_generator", "point_flow_generator"]
 
 
-def autoencoder_generator(model: ConvAutoencoder) -> AutoencoderGenerator:
-    r"""An autoencoder of images in [0, 1] as approximate coordinates."""
+def autoencoder_generator(model: ConvAutoencoder | ConvGAN) -> AutoencoderGenerator:
+    r"""Approximate coordinates of images in [0, 1]: an autoencoder, a VAE by the mean of its posterior, or a GAN.
+
+    The search's step is a share of √D, the length of a standard normal latent, which those of a VAE and a GAN are near.
+    """
     return AutoencoderGenerator(model.encoder, model.decoder)
 
 

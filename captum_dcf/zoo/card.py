@@ -27,6 +27,9 @@ class Card:
         figures: Measured metrics by name.
         measured: How they were measured, and what a longer training would change.
         sha256: Of the safetensors file, in hexadecimal digits.
+        support: Of a generator, how plausible its training images are to it, as
+            :class:`~captum_dcf.generators.Support` takes it; empty where nobody has measured it.
+        classes: Of a classifier, the names of its classes, those of label 0, 1, ...; empty where they have none.
 
     Raises:
         TypeError: A field is of another type.
@@ -41,13 +44,18 @@ class Card:
     figures: dict[str, float] = field(default_factory=dict)
     measured: str = ""
     sha256: str = ""
+    support: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check_name(self.name)
         for part in ("architecture", "data", "measured", "sha256"):
             _check_type(part, getattr(self, part), str)
-        for part in ("arguments", "training", "figures"):
+        for part in ("arguments", "training", "figures", "support"):
             _check_type(part, getattr(self, part), dict)
+        _check_type("classes", self.classes, list)
+        for name in self.classes:
+            _check_type("classes", name, str)
         for metric, value in self.figures.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"figures must be numbers, received {value!r} for {metric!r}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -15,12 +16,13 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
+from captum_dcf.generators import Support
 from captum_dcf.models.registry import architecture
 from captum_dcf.outputs import refuse_existing
 from captum_dcf.registry import imported
 from captum_dcf.zoo.card import SHIPPED, Card, card_path, names, read_card, weights_path
 
-__all__ = ["SHIPPED", "Card", "build", "check_absent", "load", "names", "read_card", "save"]
+__all__ = ["SHIPPED", "Card", "build", "check_absent", "load", "names", "read_card", "save", "searchable"]
 
 
 def load(name: str, folder: str | Path = SHIPPED) -> Any:
@@ -56,9 +58,23 @@ def load(name: str, folder: str | Path = SHIPPED) -> Any:
         raise ValueError(
             f"{weights_path(name, folder)} does not fit the architecture that its card describes: {error}"
         ) from error
-    generator = architecture(card.architecture).generator
-    searchable: nn.Module = model if generator is None else imported(generator)(model)
-    return searchable.eval()
+    return searchable(model, card.architecture, card.support).eval()
+
+
+def searchable(model: nn.Module, name: str, support: Mapping[str, Any] | None = None) -> nn.Module:
+    r"""A model of the architecture ``name`` as it is used: as a generator with its support, where it has coordinates.
+
+    Raises:
+        ValueError: ``support`` is none.
+    """
+    generator = architecture(name).generator
+    used: Any = model if generator is None else imported(generator)(model)
+    if support:
+        try:
+            used.support = Support(**support)
+        except TypeError as error:
+            raise ValueError(f"a support must have 'of' and 'quantiles', received {sorted(support)}") from error
+    return cast(nn.Module, used)
 
 
 def build(card: Card) -> nn.Module:
@@ -84,7 +100,7 @@ def build(card: Card) -> nn.Module:
     return model
 
 
-def save(model: nn.Module, card: Card, folder: str | Path, overwrite: bool = False) -> Card:
+def save(model: nn.Module, card: Card, folder: str | Path, overwrite: bool = False, half: bool = False) -> Card:
     r"""Writes weights and card into ``folder`` and returns the card as it was written, with its SHA-256.
 
     Nothing is written unless both can be. Both files are written beside those of that name, if there are any, and take
@@ -95,13 +111,17 @@ def save(model: nn.Module, card: Card, folder: str | Path, overwrite: bool = Fal
         card: What it is.
         folder: Where to; it is made if need be.
         overwrite: Whether to replace a model of that name.
+        half: Store float32 as float16, in half of the space; :func:`load` gives float32.
 
     Raises:
         FileExistsError: There is a model of that name, and ``overwrite`` is not set.
+        ValueError: A weight is too large for ``half``.
         TypeError: The card holds something that JSON does not have.
     """
     # Copies, for tensors that share memory (tied weights) or are views cannot be written.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if half:
+        state = {key: _halved(key, value) for key, value in state.items()}
     weights = tensors_to_bytes(state)
     text = replace(card, sha256=hashlib.sha256(weights).hexdigest()).as_json()
     if not overwrite:
@@ -118,6 +138,15 @@ def check_absent(name: str, folder: str | Path) -> None:
         FileExistsError: There is one of them.
     """
     refuse_existing([weights_path(name, folder), card_path(name, folder)])
+
+
+def _halved(key: str, value: Tensor) -> Tensor:
+    if value.dtype != torch.float32:
+        return value
+    halved = value.half()
+    if not torch.equal(halved.isfinite(), value.isfinite()):
+        raise ValueError(f"{key} has values up to {value.abs().max():.4g}, and half precision ends at 65504")
+    return halved
 
 
 def _read_weights(card: Card, folder: str | Path) -> dict[str, Tensor]:

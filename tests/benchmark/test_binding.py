@@ -11,12 +11,13 @@ from captum_dcf import Counterfactual, metrics
 from captum_dcf.benchmark import Case, Method, NotApplicable, SaliencyMap, at_least, reach
 from captum_dcf.benchmark.binding import CAPTUM, make_metric
 from captum_dcf.benchmark.setup import Setup
+from captum_dcf.generators import Support
 from captum_dcf.metrics import METRICS
 from captum_dcf.search import Status
 
 X, OTHER = images(5), images(5, seed=1)
 REFERENCES, LABELS = images(40, seed=2), torch.arange(40) % 3
-TARGET = 2
+TARGET, LATENTS = 2, X.flatten(1)
 
 
 class Darker(nn.Module):
@@ -33,6 +34,8 @@ class Darker(nn.Module):
 class Flow(Rotated):
     """With a density."""
 
+    support = Support("log_prob", (-3.0, -2.0, -1.0, 0.0))
+
     def log_prob(self, x):
         return -self.encode(x).square().sum(1)
 
@@ -46,7 +49,7 @@ class ZooOfToys:
         nn.init.normal_(other.linear.weight)
         self.models = {"other": other.eval(), "ae": Darker(0.8), "features": nn.Flatten(), "flow": Flow()}
 
-    def load(self, name):
+    def load(self, name, is_generator=False):
         return self.models[name]
 
     def per_class(self, pattern):
@@ -63,9 +66,10 @@ def setup(classifier):
 def case(classifier):
     method = Method("toy", lambda x, goal: x.flip(-1))
     steps = torch.zeros(5).long()
-    latents = X.flatten(1)
-    status = torch.full((5,), Status.FOUND)
-    result = Counterfactual(X, OTHER, 0.9 * X, latents, latents, status, steps, steps.float(), steps.float())
+    status, reached, score = torch.full((5,), Status.FOUND), torch.ones(5).bool(), torch.zeros(5)
+    result = Counterfactual(
+        X, OTHER, 0.9 * X, status, reached, steps, score, score, score, start_latents=LATENTS, end_latents=2 * LATENTS
+    )
     # The labels of the data set are not the classes that the model sees.
     return Case(X, (classifier(X).argmax(1) + 1) % 3, reach(TARGET), result, method.explain, classifier)
 
@@ -90,6 +94,14 @@ AUTOENCODERS = {"autoencoders": "ae-{}"}
 DIRECTLY = {
     "cout": ({"steps": 4}, lambda: metrics.cout(RowClassifier(), X, OTHER, TARGET, SEEN, steps=4)),
     "deletion": ({}, lambda: metrics.deletion(RowClassifier(), X, OTHER - X, SEEN)),
+    "denoised_source": (
+        {"autoencoder": "ae"},
+        lambda: metrics.denoised_source(RowClassifier(), Darker(0.8), OTHER, SEEN),
+    ),
+    "denoised_validity": (
+        {"autoencoder": "ae"},
+        lambda: metrics.denoised_validity(RowClassifier(), Darker(0.8), OTHER, TARGET),
+    ),
     "frechet_distance": (
         {"network": "features"},
         lambda: metrics.frechet_distance(nn.Flatten(), OTHER, REFERENCES),
@@ -102,8 +114,9 @@ DIRECTLY = {
     "insertion": ({"steps": 5}, lambda: metrics.insertion(RowClassifier(), X, OTHER - X, SEEN, steps=5)),
     "l1": ({}, lambda: metrics.l1(X, OTHER)),
     "l2_input": ({}, lambda: metrics.l2_input(X, OTHER)),
-    "l2_latent": ({"generator": "flow"}, lambda: metrics.l2_latent(Flow(), X, OTHER)),
-    "likelihood_percentile": ({}, lambda: metrics.likelihood_percentile(Flow(), OTHER, REFERENCES)),
+    "l2_latent": ({}, lambda: metrics.l2_latent(LATENTS, 2 * LATENTS)),
+    "l2_latent_encoded": ({"generator": "flow"}, lambda: metrics.l2_latent_encoded(Flow(), X, OTHER)),
+    "likelihood_percentile": ({}, lambda: metrics.likelihood_percentile(Flow(), OTHER)),
     "log_likelihood": ({}, lambda: metrics.log_likelihood(Flow(), OTHER)),
     "neighbor_agreement": ({"k": 7}, lambda: metrics.neighbor_agreement(OTHER, TARGET, REFERENCES, LABELS, k=7)),
     "neighbor_mean": ({"k": 4}, lambda: metrics.neighbor_mean(OTHER, REFERENCES, LABELS.float(), k=4)),
@@ -146,7 +159,8 @@ def test_the_toys_tell_inputs_from_counterfactuals_and_sources_from_targets(setu
         "im1": metrics.im1(per_class(), OTHER, SEEN, TARGET),
         "neighbor_agreement": metrics.neighbor_agreement(OTHER, SEEN, REFERENCES, LABELS, k=7),
         "cout": metrics.cout(RowClassifier(), X, OTHER, SEEN, TARGET, steps=4),
-        "l2_latent": torch.zeros(5),
+        "l2_latent_encoded": torch.zeros(5),
+        "denoised_source": metrics.denoised_source(RowClassifier(), Darker(0.8), OTHER, TARGET),
     }
     for name, other in wrong.items():
         assert not torch.allclose(make_metric(setup, "label", name, DIRECTLY[name][0])(case), other), name
@@ -207,6 +221,8 @@ def test_what_a_method_does_not_give_does_not_apply(setup, classifier):
     plain = Case(X, torch.zeros(5), reach(2), OTHER, lambda x, goal: x, classifier)
     with pytest.raises(NotApplicable):
         make_metric(setup, "share", "reconstruction_share", {})(plain)
+    with pytest.raises(NotApplicable):
+        make_metric(setup, "walked", "l2_latent", {})(plain)
     assert make_metric(setup, "deletion", "deletion", {})(saliency).shape == (5,)
 
 

@@ -2,6 +2,8 @@ r"""What the names of methods in a plan make, on tiny images."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from toys import Rotated, RowClassifier, images
 from captum_dcf import Counterfactual, DiffeomorphicCounterfactual, ReachClass
 from captum_dcf.benchmark.catalog import COUNTERFACTUALS, make_methods
 from captum_dcf.benchmark.setup import Setup
-from captum_dcf.search import Adam, LeaveClass
+from captum_dcf.search import Adam, AtLeast, LeaveClass
 
 X = images(4)
 GOAL = ReachClass(2, 0.8)
@@ -142,6 +144,43 @@ def test_originals_are_returned_as_they_are():
     assert torch.equal(explained("Original"), X)
     with pytest.raises(ValueError, match="'label': 'steps'; known are none"):
         made("Original", steps=3)
+
+
+def with_references(references, labels):
+    return replace(setup_of(), references=lambda: (references, labels))
+
+
+def test_the_nearest_real_image_is_labelled_and_called_the_target():
+    bright = torch.eye(4)[:, None, :, None].expand(-1, -1, -1, 4)
+    # The nearest of all is of another label, the next is of the label and called something else.
+    references = torch.cat((X[:1] + 0.4 * bright[2], X[:1], 0.9 * bright[2:3], bright[2:3]))
+    nearest = made("NearestReal", with_references(references, torch.tensor([0, 2, 2, 2])))
+    found = nearest.explain(X.clone(), GOAL)
+    distances = (X[:, None] - references[2:]).flatten(2).norm(dim=2)
+    torch.testing.assert_close(found, references[2:][distances.argmin(1)])
+    assert (RowClassifier()(found).softmax(1)[:, 2] > 0.8).all()
+    with pytest.raises(ValueError, match="none of the 4"):
+        nearest.explain(X.clone(), ReachClass(1, 0.8))
+
+
+def test_the_nearest_real_image_of_each_goal():
+    references = torch.cat((images(20, seed=7), torch.eye(4)[:3, None, :, None].expand(-1, -1, -1, 4)))
+    labels = RowClassifier()(references).argmax(1)
+    nearest = made("NearestReal", with_references(references, labels))
+    targets = torch.tensor([0, 1, 2, 0])
+    assert torch.equal(nearest.explain(X.clone(), ReachClass(targets, 0.7)).amax(3).argmax(2).flatten(), targets)
+    left = nearest.explain(X.clone(), LeaveClass(targets, 0.7))
+    assert (RowClassifier()(left).argmax(1) != targets).all()
+
+
+def test_the_nearest_real_image_of_a_value():
+    references = images(20, seed=7)
+    setup = replace(with_references(references, torch.zeros(20)), confidences=[None], model=lambda x: x.mean((1, 2, 3)))
+    least = references.mean((1, 2, 3)).sort().values[-3]
+    found = made("NearestReal", setup).explain(X.clone(), AtLeast(least.expand(4)))
+    fitting = references[references.mean((1, 2, 3)) >= least]
+    assert len(fitting) == 3
+    torch.testing.assert_close(found, fitting[(X[:, None] - fitting).flatten(2).norm(dim=2).argmin(1)])
 
 
 def test_every_confidence_is_a_method():

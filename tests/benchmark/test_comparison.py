@@ -63,6 +63,14 @@ def test_published_figures_stand_below_the_means_alone():
     assert ["IM1", "2.000 [1.000, 90.000]"] in [row[:2] for row in medians.rows]
 
 
+def test_published_medians_stand_below_the_medians_alone():
+    found = summaries({"originals": [1.0, 2.0, 90.0], "X": [1.0, 2.0, 90.0]})
+    means, medians, _ = comparison_tables(found, PUBLISHED, EXPECTED, "medians")
+    assert not any(row[0] == "published" for row in means.rows)
+    rows = [row[:2] for row in medians.rows]
+    assert rows[rows.index(["published", "2.250 ± 0.711"]) - 1] == ["IM1", "2.000 [1.000, 90.000]"]
+
+
 def test_without_expectations_there_is_no_table_of_them():
     assert len(comparison_tables(summaries({"X": [1.0]}), PUBLISHED, [])) == 2
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_dcf import AtLeast, AtMost, LeaveClass, ReachClass
-from captum_dcf.benchmark import at_least, at_most, leave, reach, shift
+from captum_dcf.benchmark import at_least, at_most, leave, near, reach, shift
 from captum_dcf.benchmark.goals import value_of, with_confidence
 from captum_dcf.search import Near
 
@@ -19,6 +19,7 @@ VALUES = torch.tensor([1.0, 0.0, 2.5])
         (leave()(LABELS), LeaveClass, None),
         (at_least(3)(VALUES), AtLeast, [3.0, 3.0, 3.0]),
         (at_most(0.5)(LABELS), AtMost, [0.5, 0.5, 0.5]),
+        (near(0.5, 0.1)(VALUES), Near, [0.5, 0.5, 0.5]),
         (shift(0.5)(VALUES), AtLeast, [1.5, 0.5, 3.0]),
         (shift(-0.5)(VALUES), AtMost, [0.5, -0.5, 2.0]),
         (shift(1)(LABELS), AtLeast, [2.0, 1.0, 3.0]),
@@ -47,3 +48,9 @@ def test_a_value_is_finite(value):
     for goal in (at_least, at_most, shift):
         with pytest.raises(ValueError, match="must be finite"):
             goal(value)
+
+
+def test_the_tolerance_is_that_which_was_given():
+    assert near(0.5, 0.1)(VALUES).tolerance == 0.1
+    with pytest.raises(ValueError, match="received -1"):
+        near(0.5, -1)

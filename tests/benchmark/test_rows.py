@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from captum_dcf.benchmark import (
     run,
     saliency_method,
     shift,
+    summarize,
 )
-from captum_dcf.metrics import l2_input, l2_latent
+from captum_dcf.benchmark.shards import ShardFolder
+from captum_dcf.metrics import l2_input, l2_latent_encoded
 
 
 def brighter(images, targets):
@@ -32,6 +35,10 @@ def brighter(images, targets):
 
 def mean(case):
     return case.counterfactuals.flatten(1).mean(1)
+
+
+def l2(case):
+    return l2_input(case.inputs, case.counterfactuals)
 
 
 def table(out):
@@ -83,7 +90,7 @@ def test_a_row_says_what_the_method_itself_says(tmp_path, dataset, classifier, g
     )
     metrics = {
         "l2": lambda case: l2_input(case.inputs, case.counterfactuals),
-        "latent": lambda case: l2_latent(generator, case.inputs, case.counterfactuals),
+        "latent": lambda case: l2_latent_encoded(generator, case.inputs, case.counterfactuals),
     }
     rows = table(run(plan_of(dataset, classifier, methods, metrics, shard_size=4), tmp_path / "out"))
     assert len(rows) == 6 * 2 * 2
@@ -101,6 +108,46 @@ def test_a_row_says_what_the_method_itself_says(tmp_path, dataset, classifier, g
     torch.testing.assert_close(torch.tensor([float(row["latent"]) for row in mine]), distances, rtol=1e-3, atol=1e-5)
     assert all(float(row["seconds"]) > 0 for row in rows)
     assert {row["error"] for row in rows} == {""}
+
+
+def test_what_is_of_the_class_already_is_not_found(tmp_path, classifier, generator):
+    x = images(4)
+    x[1, 0, 2] = 1.0
+    [ours] = counterfactual_methods({"ours": DiffeomorphicCounterfactual}, classifier, {"rotated": generator}, [0.6])
+    last_row = Method("last row", lambda x, t: x + 0.5 * torch.eye(4)[2][:, None], confidence=0.6)
+    saliency = Method("map", lambda x, t: SaliencyMap(x, torch.zeros(len(x)).long()))
+    methods = [ours, Method("nothing", lambda x, t: x, confidence=0.6), last_row, saliency]
+    plan = plan_of(TensorDataset(x, torch.zeros(4).long()), classifier, methods, {"l2": l2}, shard_size=3)
+    out = run(plan, tmp_path / "out")
+    rows = table(out)
+
+    def column(name):
+        return {method.name: [row[name] for row in rows if row["method"] == method.name] for method in methods}
+
+    there, others = ["False", "True", "False", "False"], ["True", "False", "True", "True"]
+    assert column("already_there") == {"ours": there, "nothing": there, "last row": there, "map": [""] * 4}
+    assert column("found") == {"ours": others, "nothing": ["False"] * 4, "last row": others, "map": [""] * 4}
+    summaries = {one.method: one for one in summarize(ShardFolder(out).rows(plan.shards()), ["l2"])}
+    assert {name: (one.already_there, one.found, one.sought) for name, one in summaries.items()} == {
+        "ours": (1, 3, 3),
+        "nothing": (1, 0, 3),
+        "last row": (1, 3, 3),
+        "map": (None, None, 4),
+    }
+    # Not the distance of 0 of the one that is there.
+    assert summaries["last row"].all["l2"].count == 3
+    assert re.search(r"last row .*\| 1 +\| 3/3 ", (out / "report.md").read_text(encoding="utf-8"))
+
+
+def test_classes_have_names_in_the_table(tmp_path, classifier):
+    methods, names = [Method("brighter", brighter)], {0: "cat", 1: "dog", 2: "owl"}
+    dataset = TensorDataset(images(3), torch.tensor([0, 1, 7]))
+    out = run(plan_of(dataset, classifier, methods, class_names=names), tmp_path / "out")
+    rows = table(out)
+    assert [row["label"] for row in rows] == ["cat", "dog", "7"]
+    assert {row["target"] for row in rows} == {"owl"}
+    parquet = pytest.importorskip("pyarrow.parquet").read_table(out / "table.parquet").to_pydict()
+    assert parquet["label"] == ["cat", "dog", "7"]
 
 
 def test_a_method_and_a_metric_are_callables(tmp_path, dataset, classifier):
@@ -313,7 +360,8 @@ def test_a_method_that_writes_into_the_goal_does_not_change_the_labels(tmp_path,
 
 
 def test_a_value_is_a_goal_of_each_example(tmp_path):
-    x, values = images(4), torch.tensor([0.5, 1.5, 2.5, 3.5])
+    # Dark, so that none has its value already.
+    x, values = 0.01 * images(4), torch.tensor([0.5, 1.5, 2.5, 3.5])
 
     def model(x):
         return x.flatten(1).sum(1)

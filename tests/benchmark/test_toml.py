@@ -11,10 +11,14 @@ from idx import write_mnist
 
 import captum_dcf
 from captum_dcf.benchmark import bundled, read_plan
-from captum_dcf.benchmark.catalog import COUNTERFACTUALS
+from captum_dcf.benchmark.binding import CAPTUM
+from captum_dcf.benchmark.catalog import BOUNDS, COUNTERFACTUALS
 from captum_dcf.benchmark.images import open_data
+from captum_dcf.benchmark.saliency import SALIENCY
+from captum_dcf.benchmark.toml import read_table
 from captum_dcf.cli import main
 from captum_dcf.data.files import write_image
+from captum_dcf.metrics import METRICS
 from captum_dcf.models.autoencoder import ConvAutoencoder
 from captum_dcf.models.classifier import ConvClassifier
 from captum_dcf.zoo.store import Card, save
@@ -44,7 +48,7 @@ epsilon = 0.2
 [metrics.l2_input]
 
 [metrics.latent]
-metric = "l2_latent"
+metric = "l2_latent_encoded"
 generator = "toy-ae"
 
 [metrics.neighbor_agreement]
@@ -139,7 +143,11 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ('"DiffeomorphicCounterfactual"', '"Diffeo"', "unknown method: 'Diffeo'; known are Original, Saliency"),
+        (
+            '"DiffeomorphicCounterfactual"',
+            '"Diffeo"',
+            "unknown method: 'Diffeo'; known are Original, NearestReal",
+        ),
         ("[metrics.l2_input]", "[metrics.lpips]", "unknown metric: 'lpips'; known are cout, deletion"),
         ("max_steps = 2", "steps = 2", "unknown arguments of 'ours': 'steps'; known are adam"),
         ("k = 2", "n = 2", "unknown arguments of the metric 'neighbor_agreement': 'n'; known are k"),
@@ -147,9 +155,11 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
         ('model = "toy-cnn"', 'model = "vgg"', "no model 'vgg'"),
         ('generators = ["toy-ae"]', 'generators = ["toy-cnn"]', "'toy-cnn' is no generator"),
         ("goal = { reach = 1 }", "", "does not say goal"),
-        ("reach = 1", "catch = 1", "goal must be one of reach, leave, at_least, at_most, shift"),
+        ("reach = 1", "catch = 1", "goal must be one of reach, leave, at_least, at_most, near, shift"),
         ("reach = 1", "reach = 1, leave = true", "goal must be one of reach, leave"),
-        ("reach = 1", 'reach = "nine"', "goal.reach: the class to reach must be an int, received 'nine'"),
+        ("reach = 1", 'reach = "nine"', "goal.reach: no class 'nine': there are '0', '1'"),
+        ("reach = 1", "reach = 1, tolerance = 2", "goal must be one of reach, leave"),
+        ("reach = 1", "near = 1, tolerance = 0", "goal.near: tolerance must be positive and finite, received 0"),
         ("reach = 1", "reach = -1", "goal.reach: the class to reach must be at least 0, received -1"),
         ("reach = 1", "leave = false", "goal.leave: leave must be true, received False"),
         ("reach = 1", 'at_least = "x"', "goal.at_least: a value must be a number, received 'x'"),
@@ -157,8 +167,13 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
         ("reach = 1", "shift = 0.5", "only classes are reached with a confidence, received confidences [0.05]"),
         ('weights = "weights"', 'weights = "wieghts"', "there is no folder of weights"),
         ('title = "Toys"', "title = 2020-01-01", "title must be a string"),
-        ('references = "reference"', 'classes = "4"', "classes of the data must be a list of ints, received '4'"),
+        ('references = "reference"', 'classes = "4"', "a list of numbers or names, received '4'"),
         ('references = "reference"', "classes = [7]", "no example of the classes [7]: there are [0, 1]"),
+        ('references = "reference"', 'classes = ["4"]', "no class '4': there are '0', '1'"),
+        ('references = "reference"', "image_shape = 28", "a list such as [3, 64, 64], received 28"),
+        ('references = "reference"', "column = 3", "of 'folder' may say root, split, image_shape"),
+        ('title = "Toys"', 'output = "logit"', "logits, probabilities, binary_logit, received 'logit'"),
+        ('model = "toy-cnn"', 'model = "my.py:net"', "no file"),
         ('references = "reference"', "max_references = 0", "int from 1 on, received 0"),
         ('source = "folder"', 'source = "cifar"', "no source 'cifar'; known are"),
         ("goal = { reach = 1 }", "goal = { reach = 1 }\ncolour = 2", "says colour; known are model"),
@@ -179,6 +194,7 @@ def test_other_files_beside_the_images_are_left_alone(tmp_path, toml):
         ('root = "images"', "root = 3", "root of the data must be a string, received 3"),
         ("[metrics.l2_input]", "[expected]\na = 1\n[metrics.l2_input]", "expected must be a list of tables"),
         ("[metrics.l2_input]", '[[expected]]\nmetric = "l1"\n[metrics.l2_input]', "expected must say metric, greater"),
+        ("[data]", 'published_are = "modes"\n[data]', "'means' or 'medians', received 'modes'"),
         (
             "[metrics.l2_input]",
             "[published]\nl1 = 3\n[metrics.l2_input]",
@@ -266,6 +282,14 @@ def test_the_bundled_ones_are_complete(name, length, of_ten, tmp_path):
     assert read_plan(name, root=tmp_path).length == 3 * of_ten
 
 
+@pytest.mark.parametrize("name", bundled())
+def test_a_bundled_plan_names_methods_and_metrics_that_there_are(name):
+    table, _ = read_table(name)
+    methods = {entry.get("method", label) for label, entry in table["methods"].items()}
+    assert methods <= {*BOUNDS, *SALIENCY, *COUNTERFACTUALS}
+    assert {entry.get("metric", label) for label, entry in table["metrics"].items()} <= {*METRICS, *CAPTUM}
+
+
 def test_the_bundled_saliency_plan_names_what_there_is():
     assert "mnist-saliency" in bundled()
     directions = read_plan("mnist-saliency").directions()
@@ -282,7 +306,7 @@ def test_expected_and_published_are_of_methods_and_metrics_that_the_plan_has():
     methods = {method.name for method in plan.methods}
     assert set(plan.published) <= set(plan.metrics)
     assert {name for row in plan.published.values() for name in row} <= methods
-    assert len(plan.expected) == 10
+    assert len(plan.expected) == 12
     for one in plan.expected:
         assert one.metric in plan.metrics
         assert {one.greater, one.smaller} <= methods

@@ -79,7 +79,10 @@ def test_the_helix_is_a_source():
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        (("cifar",), r"'cifar'.*\['folder', 'helix', 'mnist'\]"),
+        (
+            ("cifar",),
+            r"'cifar'.*\['celeba', 'celeba-hq', 'chexpert', 'folder', 'helix', 'images', 'mnist', 'nih-chest'\]",
+        ),
         (("mnist", None, "all"), "'all'"),
         (("mnist", None, None), "None"),
         (("mnist", None, "test", (1, 32, 32)), r"\(1, 32, 32\)"),
@@ -90,6 +93,14 @@ def test_the_helix_is_a_source():
 def test_what_a_source_does_not_have_is_refused(arguments: tuple, received: str):
     with pytest.raises(ValueError, match=received):
         open_source(*arguments)
+
+
+def test_arguments_are_handed_to_the_source_that_takes_them(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(TypeError, match="column"):
+        open_source("mnist", column="age")
+    monkeypatch.setitem(SOURCES, "ramp", RAMP)
+    monkeypatch.setattr("captum_dcf.registry.imported", lambda place: lambda *given, **named: (given, named))
+    assert open_source("ramp", "root", "test", (1, 2, 2), steps=3) == (("root", "test", (1, 2, 2)), {"steps": 3})
 
 
 def test_a_source_of_one_s_own(ramp: str):

@@ -7,11 +7,14 @@ import pytest
 import torch
 from toys import Rotated, RowClassifier, images
 
+from captum_dcf.generators import Support
 from captum_dcf.metrics import METRICS, load_metric
 from captum_dcf.metrics import l1 as l1_distance
 
 
 class Density(Rotated):
+    support = Support("log_prob", (-100.0, -1.0, 0.0))
+
     def log_prob(self, x):
         return -0.5 * self.encode(x).square().sum(1)
 
@@ -55,6 +58,8 @@ def value_of(name, count, dtype=torch.float32, generator_dtype=torch.float32):
         "source": 1,
         "references": images(12, seed=4).to(dtype),
         "reference_labels": torch.arange(12) % 3,
+        "start_latents": some(5).to(dtype).flatten(1),
+        "end_latents": some(6).to(dtype).flatten(1),
     }
     judges = {**JUDGES, "generator": Density().to(generator_dtype)}
     given = [judges[one] for one in function.judges] + [data[one] for one in function.data]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from toys import Rotated, images
 
-from captum_dcf.metrics import l1, l2_input, l2_latent, sparsity, ssim
+from captum_dcf import DiffeomorphicCounterfactual, Generator
+from captum_dcf.metrics import l1, l2_input, l2_latent, l2_latent_encoded, sparsity, ssim
 
 
 def test_distances_by_hand():
@@ -18,7 +21,7 @@ def test_distances_by_hand():
 
 def test_orthogonal_latents_keep_distances():
     x, changed = images(5), images(5, seed=1)
-    torch.testing.assert_close(l2_latent(Rotated(), x, changed), l2_input(x, changed))
+    torch.testing.assert_close(l2_latent_encoded(Rotated(), x, changed), l2_input(x, changed))
 
 
 def test_latent_distance_follows_the_scale_of_the_latents():
@@ -26,7 +29,55 @@ def test_latent_distance_follows_the_scale_of_the_latents():
     with torch.no_grad():
         generator.turn.mul_(3)
     x, changed = images(5), images(5, seed=1)
-    torch.testing.assert_close(l2_latent(generator, x, changed), 3 * l2_input(x, changed))
+    torch.testing.assert_close(l2_latent_encoded(generator, x, changed), 3 * l2_input(x, changed))
+
+
+def test_many_images_are_encoded_in_few_batches_of_constant_layers():
+    batches, inside = [], []
+
+    class Counting(Rotated):
+        @contextmanager
+        def constant(self):
+            inside.append(True)
+            yield
+            inside.pop()
+
+        def encode(self, x):
+            assert inside
+            batches.append(len(x))
+            return super().encode(x)
+
+    x, changed = images(300), images(300, seed=1)
+    torch.testing.assert_close(l2_latent_encoded(Counting(), x, changed), l2_input(x, changed))
+    assert sum(batches) == 600
+    assert max(batches) < 300
+    assert len(batches) <= 6
+
+
+def test_what_a_search_moved_and_what_its_image_is_encoded_to_differ_by_the_clamp():
+    class Brightest(Generator):
+        exact, data_range = True, (0.0, 1.0)
+
+        def encode(self, x):
+            return x.flatten(1)
+
+        def decode(self, z):
+            return z.view(-1, 1, 2, 2)
+
+    # A model whose answer is the first pixel, which has to go beyond the range for a score of .9.
+    method = DiffeomorphicCounterfactual(lambda x: 2 * x[:, 0, 0, 0] - 1, Brightest(), output="binary_logit")
+    result = method.counterfactual(torch.full((2, 1, 2, 2), 0.3), target=1, confidence=0.7, max_steps=20)
+    moved = l2_latent(result.start_latents, result.end_latents)
+    torch.testing.assert_close(moved, (result.end_latents - result.start_latents).norm(dim=1))
+    encoded = l2_latent_encoded(Brightest(), result.inputs, result.counterfactuals)
+    assert (encoded <= moved + 1e-6).all()
+    clamped = result.end_latents.clamp(0, 1)
+    torch.testing.assert_close(encoded, (clamped - result.start_latents).norm(dim=1), rtol=1e-3, atol=1e-3)
+
+
+def test_latents_of_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"\(2, 9\) and \(2, 8\)"):
+        l2_latent(torch.zeros(2, 9), torch.zeros(2, 8))
 
 
 def test_one_changed_channel_is_a_changed_pixel():

@@ -7,9 +7,10 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from toys import Rotated, images
+from toys import Rotated, RowClassifier, images
 
 from captum_dcf import metrics
+from captum_dcf.generators import Support
 from captum_dcf.metrics.registry import load_metric
 
 TARGET, SOURCE = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
@@ -23,13 +24,16 @@ DATA = {
 }
 CLASSIFIED = ["validity", "oracle_agreement", "oracle_score", "cout", "deletion", "insertion", "frechet_distance"]
 RECONSTRUCTED = ["im1", "im2"]
-ENCODED = ["l2_latent", "off_manifold", "log_likelihood", "likelihood_percentile"]
+DENOISED = ["denoised_validity", "denoised_source"]
+ENCODED = ["l2_latent_encoded", "off_manifold", "log_likelihood", "likelihood_percentile"]
 
 
 SETTINGS = {"off_manifold": {"dimension": 3}}
 
 
 class Density(Rotated):
+    support = Support("log_prob", (-100.0, 0.0))
+
     def log_prob(self, x):
         return -0.5 * self.encode(x).square().sum(1)
 
@@ -65,13 +69,15 @@ def judged(name, module):
         judges = [[module] * 3]
     elif name == "im2":
         judges = [[module] * 3, nn.Identity()]
+    elif name in DENOISED:
+        judges = [RowClassifier(), module]
     else:
         judges = [DensityWith(module).train(module.training)]
     settings = SETTINGS.get(name, {})
     return function(*judges, *data, **settings), dict(zip(function.data, data))
 
 
-@pytest.mark.parametrize("name", CLASSIFIED + RECONSTRUCTED + ENCODED)
+@pytest.mark.parametrize("name", CLASSIFIED + RECONSTRUCTED + DENOISED + ENCODED)
 def test_a_judge_that_writes_into_its_input_changes_nothing(name):
     class Halved(nn.Module):
         def forward(self, x):
@@ -84,7 +90,7 @@ def test_a_judge_that_writes_into_its_input_changes_nothing(name):
         assert torch.equal(value, DATA[given])
 
 
-@pytest.mark.parametrize("name", CLASSIFIED + RECONSTRUCTED + ENCODED)
+@pytest.mark.parametrize("name", CLASSIFIED + RECONSTRUCTED + DENOISED + ENCODED)
 @pytest.mark.parametrize("module", [nn.Dropout(), nn.Dropout2d(), nn.BatchNorm2d(1), nn.RReLU()])
 def test_a_judge_in_training_mode_is_refused(name, module):
     state = {key: value.clone() for key, value in module.state_dict().items()}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toys import Rotated, images
 
+from captum_dcf.generators import Support, measure_support
 from captum_dcf.metrics import likelihood_percentile, log_likelihood
 
 
@@ -25,19 +26,29 @@ def test_log_likelihood_is_that_of_the_generator():
     np.testing.assert_allclose(log_likelihood(Gaussian(), x), expected, rtol=1e-5)
 
 
-def test_percentile_is_that_of_scipy():
+def with_support(generator, held_out):
+    generator.support = measure_support(generator, held_out)
+    return generator
+
+
+def test_percentile_is_that_of_scipy_between_the_quantiles():
     from scipy.stats import percentileofscore
 
-    generator, x, held_out = Gaussian(), images(5), images(40, seed=1)
+    x, held_out = images(5), images(400, seed=1)
+    generator = with_support(Gaussian(), held_out)
     real = log_likelihood(generator, held_out).numpy()
-    expected = [percentileofscore(real, score, kind="weak") for score in log_likelihood(generator, x).numpy()]
-    np.testing.assert_allclose(likelihood_percentile(generator, x, held_out), expected, rtol=1e-5)
+    expected = [percentileofscore(real, score, kind="mean") for score in log_likelihood(generator, x).numpy()]
+    np.testing.assert_allclose(likelihood_percentile(generator, x), expected, atol=1)
 
 
 def test_extremes():
-    held_out = images(10)
-    best, worst = torch.full((1, 1, 4, 4), 0.5), torch.full((1, 1, 4, 4), 50.0)
-    assert likelihood_percentile(Gaussian(), torch.cat((best, worst)), held_out).tolist() == [100.0, 0.0]
+    best, worst = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4)
+    assert likelihood_percentile(with_support(Gaussian(), images(10)), torch.cat((best, worst))).tolist() == [100, 0]
+
+
+def test_without_a_density_the_long_latents_are_implausible():
+    best, worst = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4)
+    assert likelihood_percentile(with_support(Rotated(), images(10)), torch.cat((best, worst))).tolist() == [100, 0]
 
 
 class Flat(Rotated):
@@ -59,28 +70,19 @@ def test_many_images_are_asked_about_in_few_portions():
     assert 2 <= len(generator.asked) <= 6
 
 
-def test_images_as_plausible_as_another_count():
-    assert likelihood_percentile(Flat(), images(2), images(5, seed=1)).tolist() == [100.0, 100.0]
-
-
 def test_density_that_is_not_a_number_is_no_percentage():
     x = images(3)
     x[1] = torch.nan
-    percentages = likelihood_percentile(Gaussian(), x, images(3, seed=1))
+    percentages = likelihood_percentile(with_support(Gaussian(), images(3, seed=1)), x)
     assert percentages.isnan().tolist() == [False, True, False]
-
-
-def test_references_without_a_density_are_refused():
-    references = images(5)
-    references[2, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match="of 5, 1 have NaN"):
-        likelihood_percentile(Gaussian(), images(2), references)
 
 
 def test_bad_input_is_refused(generator):
     with pytest.raises(TypeError, match="no density"):
         log_likelihood(generator, images(2))
-    with pytest.raises(ValueError, match="no references"):
-        likelihood_percentile(Gaussian(), images(2), images(2)[:0])
-    with pytest.raises(ValueError, match=r"\(2, 1, 4, 4\) and \(3, 16\)"):
-        likelihood_percentile(Gaussian(), images(2), torch.zeros(3, 16))
+    with pytest.raises(ValueError, match="Gaussian has no support"):
+        likelihood_percentile(Gaussian(), images(2))
+    other = Gaussian()
+    other.support = Support("latent_length", (-4.0, 0.0))
+    with pytest.raises(ValueError, match=r"latent_length.*log_prob"):
+        likelihood_percentile(other, images(2))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("lightning")
 
-from captum_dcf.models.glow import CouplingNetwork
+from captum_dcf.models.glow import CouplingNetwork, PixelLogit
 from captum_dcf.training.augment import shift_two_pixels
 from captum_dcf.training.objectives import (
     Classification,
@@ -50,6 +50,20 @@ def test_dequantisation_is_uniform_in_one_grey_level_around_each_pixel():
     # Of 3,200 values the mean is within five of its deviations, √(1 / 12 / 3200).
     assert abs(noise.mean()) < 0.026
     assert abs(noise.var() - 1 / 12) < 0.01
+
+
+def test_images_of_five_bits_are_rounded_to_the_levels_that_their_flow_was_made_for():
+    flow, images = UniformFlow(), torch.randint(0, 256, (50, 1, 8, 8)) / 255
+    flow.transform = PixelLogit(bins=32)
+    flow.log_prob = lambda x, _: (flow.seen.append(x), torch.full((len(x),), -64 * math.log(32 / 31)))[1]
+    torch.testing.assert_close(bits_per_dimension(flow, images), torch.full((50,), 5.0))
+    levels = 31 * flow.seen[0]
+    # What is 8-bit still lies in the grey level that it was rounded to, up to that level's edges.
+    assert (levels.round() - 31 * images).abs().max() <= 0.5 + 1e-3
+    assert len(levels.round().unique()) == 32
+    assert levels.min() >= -0.5001
+    assert levels.max() <= 31.5001
+    assert bits_per_dimension(flow, images, bins=256).mean() > 5
 
 
 class Spied(UniformFlow):

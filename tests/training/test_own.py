@@ -78,6 +78,11 @@ class Spy(Reconstruction):
     norms: list[float] = []
     decays: list[float] = []
 
+    def on_train_start(self) -> None:
+        # What the trial before the training has left.
+        for kept in (self.trained, self.tested, self.norms, self.decays):
+            kept.clear()
+
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         self.trained.append(images)
         return 1e6 * super().loss(images, labels)

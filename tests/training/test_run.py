@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("torchvision")
 
 from captum_dcf.training import objectives
+from captum_dcf.training.recipes import RECIPES
 from captum_dcf.training.run import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -85,6 +87,8 @@ def test_a_flow_takes_its_scales_from_the_training_set(root: Path, tmp_path: Pat
         return measured(flow, images)
 
     monkeypatch.setattr(objectives, "bits_per_dimension", spy)
+    small = {"image_shape": [1, 28, 28], "steps": [1, 1], "hidden_channels": [4, 4]}
+    monkeypatch.setitem(RECIPES, "mnist-glow", replace(RECIPES["mnist-glow"], arguments=small))
     train("mnist-glow", root, tmp_path / "out", epochs=1)
     # A batch of 64 of the 130 training images, not the 30 test images.
     assert seen[0] == 64
@@ -213,7 +217,7 @@ def test_a_training_that_ended_before_its_weights_were_written_writes_them(root:
 def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("captum_dcf.training.run._fit", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("captum_dcf.training.run.measure_speed", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         train("mnist-ae", root, tmp_path / "file" / "out", epochs=1)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import matplotlib
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from captum_dcf import DiffeomorphicCounterfactual, Pixels
+from captum_dcf import DiffeomorphicCounterfactual, Pixels, Status
 from captum_dcf.visualization import counterfactual_figure
 
 
@@ -188,3 +188,49 @@ def test_bad_input_is_named(results):
 
 def test_a_notebook_draws_it_without_pyplot(results):
     assert counterfactual_figure(results)._repr_png_().startswith(b"\x89PNG")
+
+
+def labels_below(figure, column):
+    return [axis.get_xlabel() for axis in panels(figure)[column::4]]
+
+
+def test_below_stand_names_scores_percentiles_and_overshoot(results):
+    extra = {"start_percentiles": torch.full((4,), 41.2), "end_percentiles": torch.full((4,), 7.0)}
+    extra |= {"start_log_probs": torch.zeros(4), "overshoot": torch.tensor([0.2, 0.01, 0.0, 0.0])}
+    named = with_extra(results["weak"], extra, {"score": "P(not $blond)", "class_names": ["a", "b", "not $blond"]})
+    figure = counterfactual_figure(named, rows=[0, 1])
+    start, end = labels_below(figure, 0)[0], labels_below(figure, 2)[0]
+    assert f"P(not $blond) {named.start_scores[0]:.3f}" in start.replace("\n", " ")
+    assert f"P(not $blond) {named.end_scores[0]:.3f}" in end.replace("\n", " ")
+    assert "41" in start
+    assert "7" in end
+    assert "0.20 beyond" in end
+    assert "beyond" not in labels_below(figure, 2)[1]
+    figure.canvas.draw()  # "$" is no formula
+
+
+def test_values_stand_below_in_their_unit(results):
+    named = with_extra(results["weak"], {}, {"score": "nuclei"})
+    figure = counterfactual_figure(named, rows=[2], scores=[(4.5, 12.0)])
+    assert labels_below(figure, 0) == ["4.5 nuclei"]
+    assert labels_below(figure, 2)[0].startswith("12 nuclei")
+
+
+@pytest.mark.parametrize("names", [["weak"], ["weak", "strong"]])
+def test_scores_are_one_pair_a_row_of_one_result(results, names):
+    with pytest.raises(ValueError, match="one pair per row of one result"):
+        counterfactual_figure({name: results[name] for name in names}, rows=[0, 1], scores=[(0.0, 1.0)] * len(names))
+
+
+def test_why_a_search_failed_stands_below(results):
+    status = torch.full((4,), int(Status.NOT_RECONSTRUCTED))
+    failed = replace(results["weak"], status=status, reached=torch.zeros(4, dtype=torch.bool))
+    assert "not reconstructed" in labels_below(counterfactual_figure(failed, rows=[0]), 2)[0].replace("\n", " ")
+
+
+def with_extra(result, extra, about):
+    known = {one.name for one in fields(result)}
+    result = replace(result, about={**result.about, **about}, **{key: extra[key] for key in extra if key in known})
+    for name in set(extra) - known:
+        object.__setattr__(result, name, extra[name])
+    return result

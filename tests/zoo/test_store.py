@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from captum_dcf import Generator, zoo
+from captum_dcf.generators import measure_support
 from captum_dcf.models import registry
 from captum_dcf.models.classifier import ConvClassifier
 from captum_dcf.models.glow import glow
@@ -65,6 +66,42 @@ def test_weights_stored_in_half_precision_are_loaded_in_single(tmp_path: Path):
     model = zoo.load("tiny", tmp_path)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     model(torch.rand(1, 1, 8, 8))
+
+
+def test_a_model_is_stored_in_half_of_the_space_where_asked(tmp_path: Path):
+    model, x = build(card()).eval(), torch.rand(3, 1, 8, 8)
+    save(model, card(), tmp_path / "single")
+    save(model, card(), tmp_path / "half", half=True)
+    single, half = ((tmp_path / part / "tiny.safetensors").stat().st_size for part in ("single", "half"))
+    # The rest is the names of the tensors.
+    assert single - half == 2 * sum(parameter.numel() for parameter in model.parameters())
+    again = zoo.load("tiny", tmp_path / "half")
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    torch.testing.assert_close(again(x), model(x), rtol=1e-2, atol=1e-2)
+    with torch.no_grad():
+        model.head[-1].bias[0] = 1e5
+    with pytest.raises(ValueError, match=r"bias has values up to 1e\+05.* 65504"):
+        save(model, card(), tmp_path / "half", overwrite=True, half=True)
+    assert zoo.load("tiny", tmp_path / "half") is not None
+
+
+def test_a_generator_has_the_support_of_its_card(tmp_path: Path):
+    images = torch.rand(20, 1, 8, 8)
+    flow = build(card("flow", "glow"))
+    with torch.no_grad():
+        flow.log_prob(images, None)
+    save(flow, card("flow", "glow"), tmp_path / "without")
+    generator = zoo.load("flow", tmp_path / "without")
+    assert generator.support is None
+    support = measure_support(generator, images)
+    save(flow, replace(card("flow", "glow"), support=support.as_dict()), tmp_path)
+    read = zoo.load("flow", tmp_path).support
+    assert read.of == support.of == "log_prob"
+    assert read.quantiles == pytest.approx(support.quantiles, abs=1e-3)
+    for wrong in ({"of": "log_prob"}, {"of": "beauty", "quantiles": [0.0, 1.0]}):
+        save(flow, replace(card("flow", "glow"), support=wrong), tmp_path, overwrite=True)
+        with pytest.raises(ValueError, match=wrong["of"] if len(wrong) > 1 else "quantiles"):
+            zoo.load("flow", tmp_path)
 
 
 def test_a_card_says_what_it_was_told(folder: Path):
@@ -153,7 +190,7 @@ def altered_card(folder: Path, **changes: object) -> None:
 
 def test_an_unknown_architecture(folder: Path):
     altered_card(folder, architecture="os:system")
-    with pytest.raises(ValueError, match=r"'tiny'.*'os:system'; known are \[.*'conv_classifier', 'glow'.*\]"):
+    with pytest.raises(ValueError, match=r"'tiny'.*'os:system'; known are \[.*'conv_classifier'.*'glow'.*\]"):
         zoo.load("tiny", folder)
 
 
@@ -193,6 +230,9 @@ def test_arguments_that_the_architecture_does_not_have(folder: Path, arguments: 
         ("figures", {"accuracy": True}),
         ("measured", 3),
         ("sha256", None),
+        ("support", []),
+        ("classes", {"cat": 0}),
+        ("classes", ["cat", 1]),
     ],
 )
 def test_a_card_with_a_field_of_another_type(folder: Path, part: str, value: object):
