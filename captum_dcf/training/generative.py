@@ -52,7 +52,7 @@ class Adversarial(Reconstruction):
     The metric is the mean squared error of the reconstructions g(e(x)), lower is better.
     """
 
-    penalty = 0.1
+    penalty = 1.0
     # With the usual memory of 0.9, the two networks chase each other in circles (Radford et al., 2016).
     betas = (0.5, 0.99)
 
