@@ -16,6 +16,8 @@ from captum_dcf.version import __version__
 
 __all__ = ["described"]
 
+# Values, one per example, that are said one by one.
+SHOWN = 8
 # Attributes of a method that are no settings; the last is Captum's.
 SAID_APART = ("forward_func", "generator", "gradient_func")
 
@@ -86,7 +88,9 @@ def _words(value: Any) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         distinct = value.unique().tolist()
-        return str(distinct[0] if len(distinct) == 1 else value.tolist())
+        if len(distinct) == 1:
+            return str(distinct[0])
+        return str(value.tolist()) if len(value) <= SHOWN else f"one of {len(value)} each"
     return _words(value) if is_dataclass(value) or callable(value) else repr(value)
 
 

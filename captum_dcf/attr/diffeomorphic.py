@@ -33,8 +33,9 @@ class DiffeomorphicCounterfactual(LatentMethod):
     Args:
         forward_func: The model: images (N, ...), and additional arguments, to outputs.
         generator: Coordinates of the data: exact for a flow, approximate for an autoencoder or a GAN.
-        step_rule: How latents move. By default a step of fixed length along the gradient, 1/28 of the length a latent
-            of this generator typically has (:meth:`Generator.typical_length`, √D for standard normal latents). The
+        step_rule: How latents move. By default a step of fixed length along the gradient: 1/28 of the length a latent
+            of this generator typically has (:meth:`Generator.typical_length`, √D for standard normal latents), but no
+            more than a quarter of loss / ‖∇loss‖ at the start, so that no search takes fewer than about four steps. The
             paper's is ``Adam(0.05)`` for MNIST and ``Adam(0.005)`` for larger images.
         softening: How much the cross-entropy is softened, see :class:`ReachClass`. 0 is the paper's. With it one four
             or seven in twenty of MNIST takes more than 60 steps to become a nine.
@@ -66,4 +67,6 @@ class DiffeomorphicCounterfactual(LatentMethod):
         self.softening = check_real("softening", softening, at_least=0.0)
 
     def searcher(self, problem: Problem, max_steps: int) -> Searcher:
-        return Ascent(self.step_rule or UnitGradient(self.default_length))
+        if self.step_rule is not None:
+            return Ascent(self.step_rule)
+        return Ascent(UnitGradient(self.default_length), careful=True)

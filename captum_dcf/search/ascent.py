@@ -24,6 +24,8 @@ PROGRESS = 0.2
 # How much shorter the steps of each further attempt are, and the shortest, in shares of the first: seven attempts.
 SHORTER = 0.7
 SHORTEST = 0.1
+# In how many steps, at least, a careful search arrives where the loss is linear.
+CAREFUL_STEPS = 4
 # Keeps a rule's memory apart from the searcher's own: both may use the same names.
 RULE = "rule."
 LENGTH = RULE + "length"
@@ -44,14 +46,24 @@ class Ascent(Searcher):
 
     Args:
         rule: How a gradient moves a point.
+        careful: Whether the steps of an example go no further than a quarter of loss / ‖∇loss‖ at its start, the way on
+            which the loss would vanish if it were linear (the step of Polyak, 1969). Only where the rule names the
+            length of its steps.
     """
 
     rule: StepRule
+    careful: bool = False
 
     def start(self, problem: Problem, at: Evaluation) -> State:
         z, none = at.points, torch.zeros_like(at.rows)
         own = {"start": z, "origin": z, "halvings": none, "mark": z, "since": none, "scale": torch.ones_like(z[:, :1])}
-        return {**own, **_prefixed(self.rule.start(z))}
+        state = {**own, **_prefixed(self.rule.start(z))}
+        if self.careful and LENGTH in state and at.gradient is not None:
+            promised = (at.loss[:, None] / row_norm(at.gradient)).to(z)
+            # A slope of zero promises nothing.
+            longest = torch.where(promised > 0, promised / CAREFUL_STEPS, torch.inf)
+            state[LENGTH] = torch.minimum(state[LENGTH].reshape(-1, 1), longest)
+        return state
 
     def step(self, problem: Problem, at: Evaluation, state: State) -> Move:
         z, gradient = at.points, at.gradient
@@ -83,7 +95,8 @@ class Ascent(Searcher):
         points = points.to(z)
         if restarts.any():
             # The step that was just taken is not theirs.
-            of_rule = _choose(restarts, self.rule.start(state["start"]), of_rule)
+            fresh = {name.removeprefix(RULE): value for name, value in self._fresh(state).items()}
+            of_rule = _choose(restarts, fresh, of_rule)
         moved = {**state, **{RULE + name: value for name, value in of_rule.items()}}
         moved["origin"], moved["halvings"] = z, torch.zeros_like(state["halvings"])
         moved["since"] = torch.where(restarts, 0, torch.where(looked, 1, state["since"] + 1))
@@ -103,8 +116,12 @@ class Ascent(Searcher):
         restarts = worth & (state["start"] != here).any(1)
         scale = torch.where(worth[:, None], shorter, state["scale"])
         anew = {"mark": state["start"], "since": torch.zeros_like(state["since"])}
-        fresh = {**state, **anew, **_prefixed(self.rule.start(state["start"]))}
+        fresh = {**state, **anew, **self._fresh(state)}
         return {**_choose(restarts, fresh, state), "scale": scale}, restarts
+
+    def _fresh(self, state: State) -> State:
+        """The memory of the rule at the start, with the lengths of steps that belong to the examples."""
+        return {**_prefixed(self.rule.start(state["start"])), LENGTH: state[LENGTH]}
 
 
 def _prefixed(state: State) -> State:

@@ -37,6 +37,7 @@ class Evaluation:
         reached: Whether the goal is reached, all terms allow the image and everything is finite, bool (n,).
         finite: Whether image, loss and score are, bool (n,).
         gradient: Of the loss in the points, (n, D), zero outside of the free coordinates; None where not asked for.
+        loss: What the gradient is of, (n,); infinite below the support floor, where it is of the plausibility.
         overshoot: How far the decode reached beyond the range before it was clamped, as a share of the range, (n,).
     """
 
@@ -48,6 +49,7 @@ class Evaluation:
     reached: Tensor
     finite: Tensor
     gradient: Tensor | None
+    loss: Tensor
     overshoot: Tensor
 
     def take(self, keep: Tensor) -> Evaluation:
@@ -120,12 +122,14 @@ class Problem:
                 loss = loss + further
                 reached = reached if allowed is None else reached & allowed
             reached = reached & finite
+            asked, loss = loss, loss.detach()
             if self.floor > -math.inf:
-                loss, reached = self._held_above_the_floor(z, images.detach(), log_prob, loss, reached)
-            slope = self._slope(loss, finite, z) if gradient else None
-        return Evaluation(
-            rows, z.detach(), images.detach(), output.detach(), score.detach(), reached, finite, slope, overshoot
-        )
+                climb, below = self._below_the_floor(z, images.detach(), log_prob, reached)
+                asked, loss = torch.where(below, climb, asked), torch.where(below, math.inf, loss)
+                reached = reached & ~below
+            slope = self._slope(asked, finite, z) if gradient else None
+        seen = output.detach(), score.detach()
+        return Evaluation(rows, z.detach(), images.detach(), *seen, reached, finite, slope, loss, overshoot)
 
     def judge_inputs(self, rows: Tensor) -> tuple[Tensor, Verdict]:
         r"""Output and verdict of some of the inputs themselves.
@@ -141,19 +145,19 @@ class Problem:
             self.goal.check(output)
             return output, verdict(self.goal, output, rows)
 
-    def _held_above_the_floor(
-        self, points: Tensor, images: Tensor, log_prob: Tensor | None, loss: Tensor, reached: Tensor
+    def _below_the_floor(
+        self, points: Tensor, images: Tensor, log_prob: Tensor | None, reached: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss, minus the plausibility where that is below the floor; and who reaches the goal above it."""
+        """Minus the plausibility of candidates, as far as it is known without asking, and who is below the floor."""
         plausibility = -row_norm(points).squeeze(1) if self.measured == "latent_length" else log_prob
-        known = torch.full_like(loss, math.inf) if plausibility is None else plausibility
-        known = known.detach().clone()
+        if plausibility is None:
+            plausibility = points.new_full((len(points),), math.inf)
+        known = plausibility.detach().clone()
         if self.measured == "log_prob" and reached.any():
             # That of the image itself: it was clamped after it was decoded.
             with torch.no_grad():
                 known[reached] = self.coordinates.log_prob(images[reached]).to(known)
-        below = ~(known >= self.floor)
-        return loss if plausibility is None else torch.where(below, -plausibility.to(loss), loss), reached & ~below
+        return -plausibility, ~(known >= self.floor)
 
     def _slope(self, loss: Tensor, finite: Tensor, z: Tensor) -> Tensor:
         """The gradient of the loss in the free coordinates."""

@@ -9,7 +9,20 @@ import torch
 from plane import Counting, at, first_coordinate, mixed_decode, overflowing, problem, run, two_logits
 from torch import Tensor
 
-from captum_dcf.search import Adam, Ascent, Near, ReachClass, Status, StepRule, UnitGradient
+from captum_dcf.search import (
+    Adam,
+    Ascent,
+    Evaluation,
+    Goal,
+    Near,
+    Options,
+    ReachClass,
+    Status,
+    StepRule,
+    UnitGradient,
+    Verdict,
+)
+from captum_dcf.search import run as run_engine
 from captum_dcf.search.searcher import State
 
 
@@ -381,3 +394,45 @@ def test_the_model_is_told_which_rows_it_judges():
 
     result = run(at(0.1, 0.1, 0.1), predict=shifted)
     assert result.steps.tolist() == [1, 3, 5]
+
+
+# Careful steps
+
+
+def test_a_careful_search_of_a_linear_loss_takes_four_steps_or_more():
+    class Linear(Goal):
+        def judge(self, output: Tensor, rows: Tensor, softening: float = 0.0) -> Verdict:
+            left = 2.0 - output.flatten()
+            return Verdict(left, -left, left <= 1e-4)
+
+    # The loss vanishes 3 from the first start and 0.5 from the second; the rule's steps are of length 2.
+    start = at(-1.0, 1.5)
+    asked = problem(start, predict=first_coordinate, goal=Linear())
+    careful = run_engine(asked, Ascent(UnitGradient(2.0), careful=True), Options(), 20)
+    assert careful.steps.tolist() == [4, 4]
+    assert run_engine(asked, Ascent(UnitGradient(2.0)), Options(), 20).steps.tolist() == [2, 1]
+    # Steps are made shorter, never longer.
+    short = run_engine(asked, Ascent(UnitGradient(0.1), careful=True), Options(), 50)
+    assert short.steps.tolist() == [30, 5]
+
+
+def test_a_careful_search_whose_slope_vanishes_at_the_start_takes_the_steps_of_the_rule():
+    state = Ascent(UnitGradient(0.5), careful=True).start(problem(at(0.0)), flat_evaluation())
+    assert state["rule.length"].tolist() == [[0.5]]
+
+
+def test_a_restart_keeps_careful_steps():
+    searcher = Ascent(UnitGradient(0.5, patience=2), careful=True)
+    asked = problem(at(-1.0))
+    state = searcher.start(asked, asked.evaluate(at(-1.0), torch.zeros(1, dtype=torch.int64), gradient=True))
+    length = state["rule.length"]
+    assert length.item() < 0.5
+    again, restarts = searcher._restart(state, torch.tensor([True]), at(0.0))
+    assert restarts.all()
+    assert torch.equal(again["rule.length"], length)
+
+
+def flat_evaluation() -> Evaluation:
+    one, none = torch.ones(1), torch.zeros(1)
+    flags = torch.tensor([False]), torch.tensor([True])
+    return Evaluation(torch.zeros(1, dtype=torch.int64), at(0.0), at(0.0), one, none, *flags, 0 * at(0.0), one, none)
