@@ -144,6 +144,19 @@ def test_models_and_data_know_nothing_of_searches(room: str):
     assert not wrong, list(map(str, wrong))
 
 
+def test_data_import_no_other_room():
+    rooms = "captum_dcf.data", "captum_dcf.registry"
+    wrong = [one for one in of_room("data") if one.top == "captum_dcf" and not leads_to(one, *rooms)]
+    assert not wrong, list(map(str, wrong))
+
+
+def test_models_by_place_are_looked_up_below():
+    rooms = tuple(f"captum_dcf.{room}" for room in ("zoo", "models", "generators", "search"))
+    wrong = [one for one in of_room("loading") if one.top == "captum_dcf" and not leads_to(one, *rooms)]
+    assert of_room("loading")
+    assert not wrong, list(map(str, wrong))
+
+
 def test_nothing_imports_the_command_line():
     # But what `python -m captum_dcf` runs.
     wrong = [
