@@ -213,7 +213,7 @@ _FACES = {
         arguments={"image_shape": [3, 64, 64], "latent": 64, "channels": [32, 64, 128, 128], "beta": 5.0},
         source="faces",
         objective="variational",
-        epochs=15,
+        epochs=30,
         batch_size=64,
         learning_rate=1e-3,
     ),
