@@ -7,14 +7,14 @@ int64 (N,).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
+
+from captum_dcf.data.bundled import as_images, check_request, read_bundled
 
 __all__ = ["mnist", "mnist_sample", "open_mnist"]
 
@@ -40,8 +40,8 @@ def mnist_sample(train: bool = False) -> tuple[Tensor, Tensor]:
         torch.Size([100, 1, 28, 28])
     """
     name = "mnist_train_sample.npz" if train else "mnist_test_sample.npz"
-    with as_file(files("captum_dcf.data") / name) as path, np.load(path) as archive:
-        return _as_images(torch.from_numpy(archive["images"])), torch.from_numpy(archive["labels"]).long()
+    archive = read_bundled(name)
+    return as_images(archive["images"]), torch.from_numpy(archive["labels"]).long()
 
 
 def mnist(root: str | Path, train: bool = True) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def mnist(root: str | Path, train: bool = True) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{raw} must have one label per image, received {len(labels)} for {len(images)} of {part}")
     if labels.max() > 9:
         raise ValueError(f"{_labels_path(raw, part)} must hold labels from 0 to 9, received {int(labels.max())}")
-    return _as_images(images), labels
+    return as_images(images.numpy()), labels
 
 
 def open_mnist(root: str | Path | None, split: str | None, image_shape: Sequence[int] | None) -> TensorDataset:
@@ -86,10 +86,7 @@ def open_mnist(root: str | Path | None, split: str | None, image_shape: Sequence
         FileNotFoundError: The folder has no complete MNIST.
         ValueError: A file is damaged, no split is named, or ``image_shape`` is another than (1, 28, 28).
     """
-    if split is None:
-        raise ValueError("split must be 'train' or 'test' for MNIST, received None")
-    if image_shape is not None and tuple(image_shape) != IMAGE_SHAPE:
-        raise ValueError(f"images of MNIST have the shape {IMAGE_SHAPE}, received image_shape {tuple(image_shape)}")
+    check_request("MNIST", split, image_shape, IMAGE_SHAPE)
     train = split == "train"
     return TensorDataset(*(mnist_sample(train) if root is None else mnist(root, train)))
 
@@ -113,7 +110,3 @@ def _read(path: Path, reader: Callable[[str], Any]) -> Tensor:
             f"{path} is damaged or no idx file ({path.stat().st_size} bytes): {type(error).__name__} {error}".rstrip()
         ) from error
     return values
-
-
-def _as_images(pixels: Tensor) -> Tensor:
-    return pixels.float().div(255).unsqueeze(1)

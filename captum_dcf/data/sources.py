@@ -52,6 +52,20 @@ SOURCES: dict[str, Source] = {
         classes=tuple("0123456789"),
         credit="MNIST; Yann LeCun and Corinna Cortes, CC BY-SA 3.0",
     ),
+    "faces": Source(
+        open="captum_dcf.data.faces:open_faces",
+        image_shape=(3, 64, 64),
+        labels="classes",
+        classes=("not blond", "blond"),
+        credit="faces put together from the parts of Open Peeps; Pablo Stanley, CC0 1.0",
+    ),
+    "chest": Source(
+        open="captum_dcf.data.chest:open_chest",
+        image_shape=(1, 28, 28),
+        labels="classes",
+        classes=("normal", "pneumonia"),
+        credit="PneumoniaMNIST; Yang et al. (MedMNIST v2) from X-rays of Kermany et al. (2018), CC BY 4.0",
+    ),
     "helix": Source(
         open="captum_dcf.data.helix:open_helix",
         image_shape=(3,),
@@ -124,7 +138,8 @@ def open_source(
 
     Args:
         name: One of ``SOURCES``.
-        root: Folder of the data. Without one, ``mnist`` gives the bundled samples; ``helix`` needs none.
+        root: Folder of the data. Without one, ``mnist``, ``faces`` and ``chest`` give their bundled samples;
+            ``helix`` needs none.
         split: ``"train"`` or ``"test"``, or for ``folder`` and ``images`` None: everything in it.
         image_shape: (C, H, W); that of the source by default.
         **arguments: What else the source takes, such as the ``column`` of

@@ -173,6 +173,68 @@ _CHEXPERT = {
     },
 }
 
+_FACES_GLOW = Recipe(
+    architecture="glow",
+    arguments={"image_shape": [3, 64, 64], "steps": [8] * 4, "hidden_channels": [48, 64, 96, 96]},
+    source="faces",
+    objective="likelihood",
+    epochs=45,
+    batch_size=32,
+    learning_rate=1e-3,
+)
+_FACES_CLASSIFIER = Recipe(
+    architecture="conv_classifier",
+    arguments={
+        "in_channels": 3,
+        "image_size": 64,
+        "blocks": [[16, 32], [32, 64], [64, 64]],
+        "hidden": [256],
+        "num_classes": 2,
+    },
+    source="faces",
+    objective="classification",
+    epochs=8,
+    batch_size=64,
+    learning_rate=1e-3,
+    weight_decay=1e-4,
+)
+_FACES = {
+    "faces-glow": _FACES_GLOW,
+    "faces-cnn": _FACES_CLASSIFIER,
+    "faces-oracle": replace(
+        _FACES_CLASSIFIER,
+        architecture="residual_classifier",
+        arguments={"in_channels": 3, "widths": [16, 32, 64, 64], "num_classes": 2},
+        epochs=5,
+        learning_rate=2e-3,
+    ),
+    "faces-vae": Recipe(
+        architecture="conv_vae",
+        arguments={"image_shape": [3, 64, 64], "latent": 64, "channels": [32, 64, 128, 128], "beta": 5.0},
+        source="faces",
+        objective="variational",
+        epochs=30,
+        batch_size=64,
+        learning_rate=1e-3,
+    ),
+}
+_CHEST_CLASSIFIER = replace(
+    _CLASSIFIER, arguments={"num_classes": 2}, source="chest", epochs=10, batch_size=64, learning_rate=1e-3
+)
+_CHEST = {
+    "chest-glow": Recipe(
+        architecture="glow",
+        arguments={"image_shape": [1, 28, 28], "steps": [12, 12], "hidden_channels": [96, 128]},
+        source="chest",
+        objective="likelihood",
+        epochs=45,
+        batch_size=32,
+        learning_rate=1e-3,
+    ),
+    "chest-cnn": _CHEST_CLASSIFIER,
+    "chest-oracle": replace(_CHEST_CLASSIFIER, architecture="residual_classifier", epochs=8, learning_rate=2e-3),
+}
+
 RECIPES: dict[str, Recipe] = {
     "mnist-glow": Recipe(
         architecture="glow",
@@ -187,6 +249,8 @@ RECIPES: dict[str, Recipe] = {
     "mnist-oracle": replace(_CLASSIFIER, architecture="residual_classifier", epochs=4),
     "mnist-ae": _AUTOENCODER,
     **{f"mnist-ae-{digit}": replace(_AUTOENCODER, classes=[digit], epochs=20) for digit in range(10)},
+    **_FACES,
+    **_CHEST,
     # The paper's numbers of steps, of 500 points each.
     "helix-flow": Recipe(
         architecture="helix_flow",

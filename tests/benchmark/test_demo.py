@@ -11,14 +11,16 @@ def test_the_demo_needs_no_extra(tmp_path, monkeypatch):
     for name in ("pandas", "scipy", "sklearn", "pyarrow"):
         monkeypatch.setitem(sys.modules, name, None)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in run_demo(tmp_path, 1).splitlines()]
-    assert lines[0] == ["search", "found", "steps", "confidence", "L2 in X", "L2 in Z", "log p(x')", "denoised", "time"]
+    metrics = ["L2 in X", "L2 in Z", "log p(x')", "percentile", "denoised"]
+    assert lines[0] == ["search", "found", "steps", "confidence", *metrics, "time"]
     assert [line[0][:4] for line in lines[2:]] == ["in X", "in Z", "in Z"]
     # What is found in pixels is far in latents, and unlikely.
     pixels, _, default = lines[2:]
     assert pixels[1] == default[1] == "2/2"
     assert float(pixels[5]) > 3 * float(default[5])
     assert float(pixels[6]) < float(default[6]) - 1000
-    assert float(pixels[7]) < float(default[7]) == 1
+    assert float(pixels[7]) == 0 < float(default[7])
+    assert float(pixels[8]) < float(default[8]) == 1
     assert (tmp_path / "counterfactuals.png").stat().st_size > 0
     assert float(default[3]) > 0.99
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counterfactuals.png", "table.md"]

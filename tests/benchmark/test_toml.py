@@ -306,7 +306,7 @@ def test_expected_and_published_are_of_methods_and_metrics_that_the_plan_has():
     methods = {method.name for method in plan.methods}
     assert set(plan.published) <= set(plan.metrics)
     assert {name for row in plan.published.values() for name in row} <= methods
-    assert len(plan.expected) == 12
+    assert len(plan.expected) == 13
     for one in plan.expected:
         assert one.metric in plan.metrics
         assert {one.greater, one.smaller} <= methods

@@ -2,6 +2,7 @@ r"""Sources by name: what each gives, and sources of one's own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -11,7 +12,7 @@ from idx import write_mnist
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_dcf.data import mnist_sample
+from captum_dcf.data import chest_sample, faces_sample, mnist_sample
 from captum_dcf.data.helix import helix_distance
 from captum_dcf.data.sources import SOURCES, Source, labels_of, of_classes, open_source, read_all, register
 
@@ -48,12 +49,16 @@ def test_what_opens_a_source_is_there(source: Source):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_the_bundled_digits_are_a_source(split: str):
-    dataset = open_source("mnist", None, split)
-    images, labels = mnist_sample(train=split == "train")
+@pytest.mark.parametrize(
+    ("name", "sample"), [("mnist", mnist_sample), ("faces", faces_sample), ("chest", chest_sample)]
+)
+def test_the_bundled_samples_are_sources(name: str, sample: Callable[[bool], tuple[Tensor, Tensor]], split: str):
+    dataset = open_source(name, None, split)
+    images, labels = sample(split == "train")
+    assert images.shape[1:] == SOURCES[name].image_shape
     assert torch.equal(dataset[7][0], images[7])
     assert torch.equal(labels_of(dataset), labels)
-    assert len(SOURCES["mnist"].classes) == 10
+    assert labels.unique().tolist() == list(range(len(SOURCES[name].classes)))
 
 
 def test_mnist_of_a_root_is_a_source(tmp_path: Path):
@@ -81,11 +86,13 @@ def test_the_helix_is_a_source():
     [
         (
             ("cifar",),
-            r"'cifar'.*\['celeba', 'celeba-hq', 'chexpert', 'folder', 'helix', 'images', 'mnist', 'nih-chest'\]",
+            r"'cifar'.*\['celeba', 'celeba-hq', 'chest', 'chexpert', .*'mnist', 'nih-chest'\]",
         ),
         (("mnist", None, "all"), "'all'"),
         (("mnist", None, None), "None"),
         (("mnist", None, "test", (1, 32, 32)), r"\(1, 32, 32\)"),
+        (("faces", None, None), "None"),
+        (("chest", None, "test", (1, 64, 64)), r"\(1, 64, 64\)"),
         (("helix", None, None), "None"),
         (("helix", None, "test", (1, 3)), r"\(1, 3\)"),
     ],

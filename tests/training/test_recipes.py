@@ -45,9 +45,9 @@ def test_shipped_models_are_of_their_recipes(name: str):
         assert card.training[part] == getattr(recipe, part)
 
 
-def test_classifiers_of_digits_see_them_shifted_and_nothing_else_does():
+def test_classifiers_of_small_grey_images_see_them_shifted_and_nothing_else_does():
     shifted = {name for name, recipe in RECIPES.items() if recipe.augment == ["shift_two_pixels"]}
-    assert shifted == {"mnist-cnn", "mnist-oracle"}
+    assert shifted == {"mnist-cnn", "mnist-oracle", "chest-cnn", "chest-oracle"}
 
 
 @pytest.mark.parametrize("data", ["celeba", "chexpert"])
