@@ -52,10 +52,25 @@ def test_c36_the_confidence_has_to_be_exceeded(generator: Generator):
     assert method.counterfactual(images(2), target=0, confidence=0.49).statuses() == [Status.ALREADY_THERE] * 2
 
 
-def test_by_default_a_step_is_a_28th_of_the_typical_length(method: DiffeomorphicCounterfactual):
-    result = method.counterfactual(images(4), target=1, max_steps=1)
+def test_by_default_a_step_is_a_28th_of_the_typical_length_but_careful(classifier: nn.Module, generator: Generator):
+    x = images(4)
+    result = DiffeomorphicCounterfactual(classifier, generator, softening=0).counterfactual(x, target=1, max_steps=1)
+    z = result.start_latents.clone().requires_grad_()
+    loss = nn.functional.cross_entropy(classifier(generator.decode(z)), torch.ones(4).long(), reduction="none")
+    [gradient] = torch.autograd.grad(loss.sum(), z)
+    promised = loss.detach() / gradient.norm(dim=1)
     lengths = (result.end_latents - result.start_latents).norm(dim=1)
-    # √16 / 28, for the 16 standard normal coordinates.
+    # √16 / 28, for the 16 standard normal coordinates, or a quarter of the way to where a straight line would end.
+    torch.testing.assert_close(lengths, (promised / 4).clamp_max(4 / 28))
+
+
+def test_a_slope_that_promises_much_leaves_the_step_at_a_28th(generator: Generator):
+    def faint(x: torch.Tensor) -> torch.Tensor:
+        mean = x.flatten(1).mean(1)
+        return 0.01 * torch.stack((-mean, mean), 1)
+
+    result = DiffeomorphicCounterfactual(faint, generator).counterfactual(images(4), target=1, max_steps=1)
+    lengths = (result.end_latents - result.start_latents).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full((4,), 4 / 28))
 
 

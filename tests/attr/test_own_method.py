@@ -145,6 +145,7 @@ def test_a_result_says_how_it_came_to_be(classifier: nn.Module, generator: Gener
         "max_steps": 7,
         "max_seconds": None,
         "refine": True,
+        "min_percentile": None,
         "search_unreconstructed": False,
     }
     assert json.loads(json.dumps(about)) == about

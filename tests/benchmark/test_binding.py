@@ -68,7 +68,7 @@ def case(classifier):
     steps = torch.zeros(5).long()
     status, reached, score = torch.full((5,), Status.FOUND), torch.ones(5).bool(), torch.zeros(5)
     result = Counterfactual(
-        X, OTHER, 0.9 * X, status, reached, steps, score, score, score, start_latents=LATENTS, end_latents=2 * LATENTS
+        X, OTHER, 0.9 * X, status, reached, steps, *[score] * 4, start_latents=LATENTS, end_latents=2 * LATENTS
     )
     # The labels of the data set are not the classes that the model sees.
     return Case(X, (classifier(X).argmax(1) + 1) % 3, reach(TARGET), result, method.explain, classifier)

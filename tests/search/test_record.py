@@ -15,8 +15,9 @@ def evaluation(x: list[float], reached: list[bool], finite: list[bool] | None = 
     points = at(*x)
     flags = torch.tensor(reached), torch.tensor(finite or [True] * len(x))
     scores = points[:, 0] if score is None else torch.tensor(score)
+    overshoot = torch.zeros(len(x))
     return Evaluation(
-        torch.arange(len(x)), points, points.clone(), points[:, 0], scores, *flags, None, torch.zeros(len(x))
+        torch.arange(len(x)), points, points.clone(), points[:, 0], scores, *flags, None, -scores, overshoot
     )
 
 
