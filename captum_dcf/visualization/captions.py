@@ -28,7 +28,10 @@ def end_caption(result: Counterfactual, row: int, score: float) -> str:
     beyond = 0.0 if overshoot is None else float(overshoot[row])
     # Written so that NaN is said, too.
     said = "" if beyond <= OVERSHOOT else f"{beyond:.2f} beyond the range"
-    return _lines(f"{_score(result, score)}, {steps}", _percentile(result, "end_percentiles", row), said)
+    first = f"{_score(result, score)}, {steps}"
+    # Between the two, not within one of them.
+    heads = [first] if len(first) <= WIDTH else [f"{_score(result, score)},", steps]
+    return _lines(*heads, _percentile(result, "end_percentiles", row), said)
 
 
 def _score(result: Counterfactual, score: float) -> str:
