@@ -38,6 +38,7 @@ class Objective(lightning.LightningModule):
 
     Attributes:
         metric_name: Name of the metric.
+        settings: What a checkpoint says of the training.
         betas: Adam's, the decay of its averages of gradients and of their squares.
     """
 
@@ -56,6 +57,12 @@ class Objective(lightning.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.augment = tuple(augment)
+        self.settings: dict[str, Any] = {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        r"""Writes the settings of the training into its checkpoint."""
+        # Not save_hyperparameters: it looks through all callers, and that of Lightning 2.2 fails at the command line.
+        checkpoint["hyper_parameters"] = self.settings
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

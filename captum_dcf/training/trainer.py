@@ -132,7 +132,7 @@ def optimise(
     """
     with _apart(job.seed):
         objective = new_objective(job)
-        objective.save_hyperparameters({**job.settings, "schedule": asdict(schedule), "asked": asked})
+        objective.settings = {**job.settings, "schedule": asdict(schedule), "asked": asked}
         if checkpoint is not None:
             _check_weights(objective, checkpoint, job.path)
         watch = Watch(job.path, schedule, job.seed, job.steps_per_epoch, seconds, _pictures(job))
