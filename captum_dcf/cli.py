@@ -75,7 +75,7 @@ def demo(out: Path, per_class: int, overwrite: bool) -> None:
 @click.option(
     "--output",
     type=click.Choice(["logits", "probabilities", "binary_logit"]),
-    help="What the model gives of classes; by default told by its shape and values.",
+    help="What the model gives of classes; by default seen from its shape and values.",
 )
 @click.option("--max-steps", type=click.IntRange(min=0), help="Most steps of one image.")
 @click.option("--device", default="cpu", show_default=True, help="Where to search: cpu, cuda or mps.")

@@ -33,7 +33,14 @@ __all__ = ["COUNTERFACTUALS", "as_generator", "make_methods"]
 # Rows between which those of the methods lie: x itself, and the nearest real image that reaches the goal.
 BOUNDS = ("Original", "NearestReal")
 # Arguments of a call, not of a class.
-CALL_ARGUMENTS = ("max_steps", "max_seconds", "refine", "search_unreconstructed", "internal_batch_size")
+CALL_ARGUMENTS = (
+    "max_steps",
+    "max_seconds",
+    "min_percentile",
+    "refine",
+    "search_unreconstructed",
+    "internal_batch_size",
+)
 NO_BOUNDS = (float("-inf"), float("inf"))
 
 

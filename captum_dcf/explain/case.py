@@ -113,7 +113,7 @@ class Case:
         known = {name: _column(result, of, len(paths)) for name, of in columns.items()}
         rows = []
         for row, path in enumerate(paths):
-            full_start, full_end = self._write_one(row, result, path)
+            full_start, full_end, full_reached = self._write_one(row, result, path)
             rows.append(
                 Row(
                     file=str(self.files[row]),
@@ -126,24 +126,30 @@ class Case:
                     end=ends[row],
                     full_start=full_start,
                     full_end=full_end,
+                    full_reached=full_reached,
                     **{name: column[row] for name, column in known.items()},
                 )
             )
         return rows
 
-    def _write_one(self, row: int, result: Counterfactual, path: Path) -> tuple[float | None, float | None]:
-        """Writes x' of one file; the numbers of the file and of x', where it has another size than the generator."""
+    def _write_one(
+        self, row: int, result: Counterfactual, path: Path
+    ) -> tuple[float | None, float | None, bool | None]:
+        """Writes x' of one file; where that has another size than the generator, the numbers of both at that size, and
+        whether x' reaches the goal there.
+        """
         counterfactual = self._pixels(result.counterfactuals[row])
         if self.sizes[row] == tuple(self.images.shape[2:]):
             write_image(counterfactual, path)
-            return None, None
+            return None, None, None
         change = counterfactual - self._pixels(result.inputs[row])
         image, full = at_full_size(self.files[row], self.sizes[row], change)
         write_image(full[0], path)
         rows = torch.full((2,), row, device=self.images.device)
         pair = torch.cat((image, full)).to(self.images)
-        start, end = self.question.numbers(self.goal, self._asked(self._shown_full, pair, self.kind), rows)
-        return start, end
+        output = self._asked(self._shown_full, pair, self.kind)
+        start, end = self.question.numbers(self.goal, output, rows)
+        return start, end, bool(self.goal.judge(self.question.meant(output), rows).reached[1])
 
     @cached_property
     def _shown_full(self) -> Shown:
@@ -206,7 +212,7 @@ class Case:
 
 
 def _column(result: Counterfactual, name: str, rows: int) -> list[float | None]:
-    values = getattr(result, name, None)
+    values = getattr(result, name)
     return [None] * rows if values is None else values.tolist()
 
 

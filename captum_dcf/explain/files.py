@@ -73,7 +73,7 @@ def explain_files(
             :func:`captum_dcf.explain.shown.parse_normalize`.
         model_size: Height and width of the square images that the model expects. By default it is asked: a model that
             takes any size is shown the generator's.
-        output: What the model gives of classes; by default told by its shape and values, see
+        output: What the model gives of classes; by default seen from its shape and values, see
             :func:`captum_dcf.explain.question.output_kind`.
         max_steps: Most steps of one image.
         device: Where to search: cpu, cuda or mps.

@@ -34,6 +34,7 @@ class Row:
         end: That of x'.
         full_start: That of the image at its own size; None where it is the generator's.
         full_end: That of x' at that size.
+        full_reached: Whether x' reaches the goal at that size.
         start_log_prob: log q of the image, in nats; None without a density.
         end_log_prob: That of x'.
         start_percentile: Share of training images that are less plausible than the image, in per cent; None where the
@@ -52,6 +53,7 @@ class Row:
     end: float
     full_start: float | None = None
     full_end: float | None = None
+    full_reached: bool | None = None
     start_log_prob: float | None = None
     end_log_prob: float | None = None
     start_percentile: float | None = None
@@ -81,6 +83,9 @@ def summary(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row.status == Status.FOUND.name]
     parts = [f"{len(found)} of {len(rows)} found"]
     parts += [f"{count} {status}" for status, count in counts.most_common() if status != Status.FOUND.name]
+    lost = sum(row.full_reached is False for row in found)
+    if lost:
+        parts.append(f"{lost} of them not at full size")
     if found:
         parts.append(f"median {statistics.median(row.steps for row in found):.0f} steps")
     if known:

@@ -53,7 +53,7 @@ class Adversarial(Reconstruction):
     """
 
     penalty = 1.0
-    # With the usual memory of 0.9, the two networks chase each other in circles (Radford et al., 2016).
+    # With the usual memory of 0.9, training oscillates (Radford et al., 2016).
     betas = (0.5, 0.99)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -2,7 +2,9 @@ r"""What the names of methods in a plan make, on tiny images."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 import torch
@@ -12,7 +14,13 @@ from toys import Rotated, RowClassifier, images
 from captum_dcf import Counterfactual, DiffeomorphicCounterfactual, ReachClass
 from captum_dcf.benchmark.catalog import COUNTERFACTUALS, make_methods
 from captum_dcf.benchmark.setup import Setup
+from captum_dcf.generators import Support
 from captum_dcf.search import Adam, AtLeast, LeaveClass
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 X = images(4)
 GOAL = ReachClass(2, 0.8)
@@ -186,3 +194,20 @@ def test_the_nearest_real_image_of_a_value():
 def test_every_confidence_is_a_method():
     methods = make_methods(setup_of(confidences=[0.5, 0.9]), "label", "Revise", {})
     assert [method.key for method in methods] == [("label", "toy", 0.5), ("label", "toy", 0.9)]
+
+
+def test_the_support_floor_is_an_argument_of_the_call():
+    generator = Rotated().eval()
+    generator.support = Support("latent_length", (-2.0, -1.0))
+    method = {"method": "DiffeomorphicCounterfactual", "arguments": {"min_percentile": 50}}
+    [asked] = make_methods(setup_of(generator), "ours", **method)
+    assert asked.explain(X, GOAL).about["settings"]["min_percentile"] == 50
+
+
+@pytest.mark.parametrize(
+    "plan", sorted(files("captum_dcf.benchmark").joinpath("plans").iterdir()), ids=lambda p: p.name
+)
+def test_the_papers_search_has_no_support_floor(plan):
+    methods = tomllib.loads(plan.read_text(encoding="utf-8")).get("methods", {}).values()
+    papers = [one for one in methods if one.get("method") == "DiffeomorphicCounterfactual" and "adam" in one]
+    assert all(one["min_percentile"] == 0 for one in papers)

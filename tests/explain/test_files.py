@@ -216,6 +216,7 @@ def test_a_larger_image_keeps_its_size_and_takes_the_change(tmp_path: Path, code
         again = RowClassifier()(torch.nn.functional.adaptive_avg_pool2d(found[None, None], 4)).softmax(1)[0, 1]
     [row] = table(out)
     assert float(row["full_end"]) == pytest.approx(float(again), abs=0.02)
+    assert row["full_reached"] == str(float(again) > 0.99)
     assert "at full size" in result.stdout
 
 

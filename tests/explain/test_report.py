@@ -51,6 +51,9 @@ def test_the_summary():
         "2 of 3 found, 1 STEP_LIMIT, median 10 steps, median percentile of x' 12"
     )
     assert summary([FAILED]) == "0 of 1 found, 1 STEP_LIMIT"
+    # Of those that were found, not of those that were not.
+    rows = [replace(KNOWN, full_reached=True), replace(KNOWN, full_reached=False), replace(FAILED, full_reached=False)]
+    assert "2 of 3 found, 1 STEP_LIMIT, 1 of them not at full size" in summary(rows)
 
 
 def test_the_table_holds_the_numbers_as_they_are():
